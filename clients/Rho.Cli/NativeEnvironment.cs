@@ -1,0 +1,18 @@
+using System.Runtime.InteropServices;
+
+namespace Rho.Cli;
+
+/// <summary>What native libraries read from the environment when they load; what is set already stays.</summary>
+internal static partial class NativeEnvironment
+{
+    public static void SetDefaults()
+    {
+        if (!OperatingSystem.IsLinux()) return;
+        // Idle OpenMP threads must sleep: spinning ones halve the speed of a small machine.
+        // .NET's own setter changes a copy of the environment that native code never sees.
+        _ = SetVariable("OMP_WAIT_POLICY", "PASSIVE", overwrite: 0);
+    }
+
+    [LibraryImport("libc", EntryPoint = "setenv", StringMarshalling = StringMarshalling.Utf8)]
+    private static partial int SetVariable(string name, string value, int overwrite);
+}

@@ -1,0 +1,30 @@
+namespace Rho.Cli.Tests;
+
+public class UsageTests
+{
+    [Theory]
+    [InlineData("doctr", "unknown command 'doctr'; did you mean 'doctor'?")]
+    [InlineData("xyzzy", "unknown command 'xyzzy' (")]
+    [InlineData("doctor --hepl", "unknown option '--hepl'; did you mean '--help'?")]
+    public void Describe_Typo_NamesTheNearest(string line, string expected)
+    {
+        var message = UsageProblem.Describe(CommandLine.Create().Parse(line));
+        Assert.Contains(expected, message, StringComparison.Ordinal);
+        Assert.DoesNotContain('\n', message);
+    }
+
+    [Fact]
+    public void Help_EveryCommand_HasExamples()
+    {
+        foreach (var command in Leaves(CommandLine.Create()))
+        {
+            var example = Assert.IsType<ExampleCommand>(command);
+            Assert.NotEmpty(example.Examples);
+            foreach (var line in example.Examples.Where(line => line.StartsWith("rho ", StringComparison.Ordinal)))
+                Assert.Empty(CommandLine.Create().Parse(line.Split('#')[0]["rho ".Length..]).Errors);
+        }
+    }
+
+    private static IEnumerable<System.CommandLine.Command> Leaves(System.CommandLine.Command command) =>
+        command.Subcommands.Count == 0 ? [command] : command.Subcommands.SelectMany(Leaves);
+}
