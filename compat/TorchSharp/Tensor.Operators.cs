@@ -1,0 +1,197 @@
+using static TorchSharp.Native;
+
+namespace TorchSharp;
+
+public static partial class torch
+{
+    public partial class Tensor
+    {
+        public Tensor abs() => Op.abs.Call(this);
+        public Tensor exp() => Op.exp.Call(this);
+        public Tensor log() => Op.log.Call(this);
+        public Tensor log1p() => Op.log1p.Call(this);
+        public Tensor sqrt() => Op.sqrt.Call(this);
+        public Tensor rsqrt() => Op.rsqrt.Call(this);
+        public Tensor neg() => Op.neg.Call(this);
+        public Tensor cos() => Op.cos.Call(this);
+        public Tensor sin() => Op.sin.Call(this);
+        public Tensor sigmoid() => Op.sigmoid.Call(this);
+        public Tensor tanh() => Op.tanh.Call(this);
+        public Tensor silu() => Op.silu.Call(this);
+        public Tensor relu() => Op.relu.Call(this);
+        public Tensor isfinite() => Op.isfinite.Call(this);
+        public Tensor isnan() => Op.isnan.Call(this);
+        public Tensor logical_not() => Op.logical_not.Call(this);
+        public Tensor floor() => Op.floor.Call(this);
+        public Tensor reciprocal() => Op.reciprocal.Call(this);
+        public Tensor square() => Op.square.Call(this);
+        public Tensor nonzero() => Op.nonzero.Call(this);
+        public Tensor alias() => Op.alias.Call(this);
+        public Tensor detach() => Op.detach.Call(this);
+        public Tensor t() => Op.t.Call(this);
+        public Tensor exp_() => Op.exp_.InPlace(this);
+        public Tensor sqrt_() => Op.sqrt_.InPlace(this);
+        public Tensor neg_() => Op.neg_.InPlace(this);
+        public Tensor rsqrt_() => Op.rsqrt_.InPlace(this);
+        public Tensor sigmoid_() => Op.sigmoid_.InPlace(this);
+        public Tensor zero_() => Op.zero_.InPlace(this);
+        public Tensor detach_() => Op.detach_.InPlace(this);
+        public Tensor abs_() => Op.abs_.InPlace(this);
+        public Tensor log_() => Op.log_.InPlace(this);
+        public Tensor add(Tensor target) => Op.add__Tensor.Call(this, target, 1L);
+        public Tensor add(Scalar scalar) => Op.add__Scalar.Call(this, scalar, 1L);
+        public Tensor add_(Tensor target) => Op.add___Tensor.InPlace(this, target, 1L);
+        public Tensor add_(Scalar scalar) => Op.add___Scalar.InPlace(this, scalar, 1L);
+        public Tensor sub(Tensor target) => Op.sub__Tensor.Call(this, target, 1L);
+        public Tensor sub(Scalar target) => Op.sub__Scalar.Call(this, target, 1L);
+        public Tensor sub_(Tensor target) => Op.sub___Tensor.InPlace(this, target, 1L);
+        public Tensor sub_(Scalar target) => Op.sub___Scalar.InPlace(this, target, 1L);
+        public Tensor add(Tensor target, Scalar alpha) => Op.add__Tensor.Call(this, target, alpha);
+        public Tensor add_(Tensor target, Scalar alpha) => Op.add___Tensor.InPlace(this, target, alpha);
+        public Tensor mul(Tensor target) => Op.mul__Tensor.Call(this, target);
+        public Tensor mul(Scalar target) => Op.mul__Scalar.Call(this, target);
+        public Tensor mul_(Tensor target) => Op.mul___Tensor.InPlace(this, target);
+        public Tensor mul_(Scalar target) => Op.mul___Scalar.InPlace(this, target);
+        public Tensor div(Tensor target, RoundingMode rounding_mode = RoundingMode.None) => Op.div__Tensor_mode.Call(this, target, Rounding(rounding_mode));
+        public Tensor div(Scalar target, RoundingMode rounding_mode = RoundingMode.None) => Op.div__Scalar_mode.Call(this, target, Rounding(rounding_mode));
+        public Tensor div_(Tensor target, RoundingMode rounding_mode = RoundingMode.None) => Op.div___Tensor_mode.InPlace(this, target, Rounding(rounding_mode));
+        public Tensor div_(Scalar target, RoundingMode rounding_mode = RoundingMode.None) => Op.div___Scalar_mode.InPlace(this, target, Rounding(rounding_mode));
+        private static string? Rounding(RoundingMode mode) => mode == RoundingMode.None ? null : mode.ToString();
+        public Tensor eq(Tensor target) => Op.eq__Tensor.Call(this, target);
+        public Tensor eq(Scalar target) => Op.eq__Scalar.Call(this, target);
+        public Tensor ne(Tensor target) => Op.ne__Tensor.Call(this, target);
+        public Tensor ne(Scalar target) => Op.ne__Scalar.Call(this, target);
+        public Tensor lt(Tensor target) => Op.lt__Tensor.Call(this, target);
+        public Tensor lt(Scalar target) => Op.lt__Scalar.Call(this, target);
+        public Tensor le(Tensor target) => Op.le__Tensor.Call(this, target);
+        public Tensor le(Scalar target) => Op.le__Scalar.Call(this, target);
+        public Tensor gt(Tensor target) => Op.gt__Tensor.Call(this, target);
+        public Tensor gt(Scalar target) => Op.gt__Scalar.Call(this, target);
+        public Tensor ge(Tensor target) => Op.ge__Tensor.Call(this, target);
+        public Tensor ge(Scalar target) => Op.ge__Scalar.Call(this, target);
+        public Tensor pow(Tensor exponent) => Op.pow__Tensor_Tensor.Call(this, exponent);
+        public Tensor pow(Scalar exponent) => Op.pow__Tensor_Scalar.Call(this, exponent);
+        public Tensor pow_(Scalar exponent) => Op.pow___Scalar.InPlace(this, exponent);
+        public Tensor logical_and(Tensor other) => Op.logical_and.Call(this, other);
+        public Tensor logical_or(Tensor other) => Op.logical_or.Call(this, other);
+        public Tensor minimum(Tensor other) => Op.minimum.Call(this, other);
+        public Tensor maximum(Tensor other) => Op.maximum.Call(this, other);
+        public Tensor matmul(Tensor target) => Op.matmul.Call(this, target);
+        public Tensor mm(Tensor target) => Op.mm.Call(this, target);
+        public Tensor bmm(Tensor batch2) => Op.bmm.Call(this, batch2);
+        public Tensor dot(Tensor target) => Op.dot.Call(this, target);
+        public Tensor addmm(Tensor mat1, Tensor mat2, float beta = 1, float alpha = 1) => Op.addmm.Call(this, mat1, mat2, (double)beta, (double)alpha);
+        public Tensor addmm_(Tensor mat1, Tensor mat2, float beta = 1, float alpha = 1) => Op.addmm_.InPlace(this, mat1, mat2, (double)beta, (double)alpha);
+        public Tensor baddbmm(Tensor batch1, Tensor batch2, float beta = 1, float alpha = 1) => Op.baddbmm.Call(this, batch1, batch2, (double)beta, (double)alpha);
+        public Tensor addcmul_(Tensor tensor1, Tensor tensor2, Scalar value) => Op.addcmul_.InPlace(this, tensor1, tensor2, value);
+        public Tensor addcdiv_(Tensor tensor1, Tensor tensor2, Scalar value) => Op.addcdiv_.InPlace(this, tensor1, tensor2, value);
+        public Tensor lerp_(Tensor end, Tensor weight) => Op.lerp___Tensor.InPlace(this, end, weight);
+        public Tensor clamp(Scalar? min = null, Scalar? max = null) => Op.clamp.Call(this, min, max);
+        public Tensor clamp_(Scalar? min = null, Scalar? max = null) => Op.clamp_.InPlace(this, min, max);
+        public Tensor fill_(Scalar value) => Op.fill___Scalar.InPlace(this, value);
+        public Tensor copy_(Tensor source, bool nonBlocking = false) => Op.copy_.InPlace(this, source, nonBlocking);
+        public Tensor clone() => Op.clone.Call(this, Arg.None);
+        public Tensor contiguous() => Op.contiguous.Call(this, 0L);
+        public Tensor sum(ScalarType? type = null) => Op.sum.Call(this, type);
+        public Tensor mean() => Op.mean.Call(this, Arg.None);
+        public Tensor sum(long dim, bool keepdim = false, ScalarType? type = null) => Op.sum__dim_IntList.Call(this, new[] { dim }, keepdim, type);
+        public Tensor sum(long[] dim, bool keepdim = false, ScalarType? type = null) => Op.sum__dim_IntList.Call(this, dim, keepdim, type);
+        public Tensor mean(long[] dimensions, bool keepdim = false, ScalarType? type = null) => Op.mean__dim.Call(this, dimensions, keepdim, type);
+        public Tensor max() => Op.max.Call(this);
+        public Tensor max(Tensor other) => Op.max__other.Call(this, other);
+        public (Tensor values, Tensor indexes) max(long dim, bool keepdim = false) => Op.max__dim.CallTwo(this, dim, keepdim);
+        public Tensor argmax() => Op.argmax.Call(this, Arg.None, false);
+        public Tensor argmax(long dim, bool keepdim = false) => Op.argmax.Call(this, dim, keepdim);
+        public Tensor amax(params long[] dims) => Op.amax.Call(this, dims, false);
+        public Tensor min() => Op.min.Call(this);
+        public Tensor min(Tensor other) => Op.min__other.Call(this, other);
+        public (Tensor values, Tensor indexes) min(long dim, bool keepdim = false) => Op.min__dim.CallTwo(this, dim, keepdim);
+        public Tensor argmin() => Op.argmin.Call(this, Arg.None, false);
+        public Tensor argmin(long dim, bool keepdim = false) => Op.argmin.Call(this, dim, keepdim);
+        public Tensor amin(params long[] dims) => Op.amin.Call(this, dims, false);
+        public (Tensor values, Tensor indexes) topk(int k, int dim = -1, bool largest = true, bool sorted = true) => Op.topk.CallTwo(this, (long)k, (long)dim, largest, sorted);
+        public (Tensor Values, Tensor Indices) sort(long dim = -1, bool descending = false, bool stable = false) => Op.sort__stable.CallTwo(this, stable, dim, descending);
+        public Tensor argsort(long dim = -1, bool descending = false) => Op.argsort.Call(this, dim, descending);
+        public Tensor cumsum(long dim, ScalarType? type = null) => Op.cumsum.Call(this, dim, type);
+        public Tensor multinomial(long num_samples, bool replacement = false, Generator? generator = null) => Op.multinomial.Call(this, num_samples, replacement, generator);
+        public Tensor softmax(long dim, ScalarType? dtype = null) => Op.softmax__int.Call(this, dim, dtype);
+        public Tensor log_softmax(long dim, ScalarType? dtype = null) => Op.log_softmax__int.Call(this, dim, dtype);
+        public Tensor logsumexp(long dim, bool keepdim = false) => Op.logsumexp.Call(this, new[] { dim }, keepdim);
+        public Tensor any() => Op.any.Call(this);
+        public Tensor any(long dim, bool keepdim = false) => Op.any__dim.Call(this, dim, keepdim);
+        public Tensor all() => Op.all.Call(this);
+        public Tensor all(long dim, bool keepdim = false) => Op.all__dim.Call(this, dim, keepdim);
+        public Tensor gather(long dim, Tensor index) => Op.gather.Call(this, dim, index, false);
+        public Tensor scatter(long dim, Tensor index, Tensor src) => Op.scatter__src.Call(this, dim, index, src);
+        public Tensor scatter_(long dim, Tensor index, Tensor src) => Op.scatter___src.InPlace(this, dim, index, src);
+        public Tensor scatter_add_(long dim, Tensor index, Tensor src) => Op.scatter_add_.InPlace(this, dim, index, src);
+        public Tensor index_select(long dim, Tensor index) => Op.index_select.Call(this, dim, index);
+        public Tensor index_copy_(long dim, Tensor index, Tensor source) => Op.index_copy_.InPlace(this, dim, index, source);
+        public Tensor index_add_(long dim, Tensor index, Tensor source, Scalar alpha) => Op.index_add_.InPlace(this, dim, index, source, alpha);
+        public Tensor masked_fill(Tensor mask, Scalar value) => Op.masked_fill__Scalar.Call(this, mask, value);
+        public Tensor masked_fill_(Tensor mask, Scalar value) => Op.masked_fill___Scalar.InPlace(this, mask, value);
+        public Tensor masked_select(Tensor mask) => Op.masked_select.Call(this, mask);
+        public Tensor triu(long diagonal = 0) => Op.triu.Call(this, diagonal);
+        public Tensor tril(long diagonal = 0) => Op.tril.Call(this, diagonal);
+        public Tensor view(params long[] shape) => Op.view.Call(this, shape);
+        public Tensor reshape(params long[] shape) => Op.reshape.Call(this, shape);
+        public Tensor permute(params long[] permutation) => Op.permute.Call(this, permutation);
+        public Tensor transpose(long dim0, long dim1) => Op.transpose__int.Call(this, dim0, dim1);
+        public Tensor unsqueeze(long dim) => Op.unsqueeze.Call(this, dim);
+        public Tensor squeeze(long? dim = null) => dim is { } d ? Op.squeeze__dim.Call(this, d) : Op.squeeze.Call(this);
+        public Tensor expand(params long[] sizes) => Op.expand.Call(this, sizes, false);
+        public Tensor repeat(params long[] sizes) => Op.repeat.Call(this, sizes);
+        public Tensor repeat_interleave(long repeats, long? dim = null, long? output_size = null) => Op.repeat_interleave__self_int.Call(this, repeats, dim, output_size);
+        public Tensor flatten(long start_dim = 0, long end_dim = -1) => Op.flatten__using_ints.Call(this, start_dim, end_dim);
+        public Tensor narrow(long dim, long start, long length) => Op.narrow.Call(this, dim, start, length);
+        public Tensor slice(long dim, long start, long finish, long step) => Op.slice__Tensor.Call(this, dim, start, finish, step);
+        public Tensor select(long dim, long index) => Op.select__int.Call(this, dim, index);
+        public Tensor[] chunk(long chunks, long dim = 0) => Op.chunk.CallMany((int)chunks, this, chunks, dim);
+        public Tensor[] split(long size, int dim = 0) => Op.split__Tensor.CallMany((int)((this.size(dim) + size - 1) / size), this, size, (long)dim);
+        public Tensor[] split(long[] sizes, long dim = 0) => Op.split_with_sizes.CallMany(sizes.Length, this, sizes, dim);
+        public Tensor[] unbind(long dimension = 0) => Op.unbind__int.CallMany((int)size((int)dimension), this, dimension);
+        public Tensor norm(float p = 2) => Op.norm__Scalar.Call(this, (double)p);
+        public Tensor normal_(double mean = 0, double std = 1, Generator? generator = null) => Op.normal_.InPlace(this, mean, std, generator);
+        public Tensor uniform_(double from, double to, Generator? generator = null) => Op.uniform_.InPlace(this, from, to, generator);
+        public Tensor type(ScalarType dtype) => to(dtype);
+        public Tensor to(ScalarType type, bool copy = false, bool disposeAfter = false, bool non_blocking = false) => After(Op.to__dtype.Call(this, type, non_blocking, copy, Arg.None), disposeAfter);
+        public Tensor to(Device device, bool copy = false, bool disposeAfter = false, bool non_blocking = false) => After(Op.to__device.Call(this, device, dtype, non_blocking, copy, Arg.None), disposeAfter);
+        public Tensor to(ScalarType type, Device device, bool copy = false, bool disposeAfter = false, bool non_blocking = false) => After(Op.to__device.Call(this, device, type, non_blocking, copy, Arg.None), disposeAfter);
+        public Tensor cpu() => to(CPU);
+        public Tensor cuda(Device? device = null, bool non_blocking = false) => to(device ?? new Device(DeviceType.CUDA), non_blocking: non_blocking);
+        public Tensor index(params TensorIndex[] indices) => Indexing.Get(this, indices);
+        public Tensor index(params Tensor[] indices) => Op.index__Tensor.Call(this, Arg.Optional(indices));
+        public Tensor index_put_(Tensor value, Tensor[] indices, bool accumulate = false) => Op.index_put_.InPlace(this, Arg.Optional(indices), value, accumulate);
+
+        [System.Runtime.CompilerServices.IndexerName("TensorItems")]
+        public Tensor this[params TensorIndex[] indices]
+        {
+            get => Indexing.Get(this, indices);
+            set => Indexing.Set(this, indices, value);
+        }
+
+        private Tensor After(Tensor result, bool disposeAfter)
+        {
+            if (disposeAfter && !ReferenceEquals(result, this)) Dispose();
+            return result;
+        }
+
+        public static Tensor operator +(Tensor left, Tensor right) => left.add(right);
+        public static Tensor operator +(Tensor left, Scalar right) => left.add(right);
+        public static Tensor operator -(Tensor left, Tensor right) => left.sub(right);
+        public static Tensor operator -(Tensor left, Scalar right) => left.sub(right);
+        public static Tensor operator *(Tensor left, Tensor right) => left.mul(right);
+        public static Tensor operator *(Tensor left, Scalar right) => left.mul(right);
+        public static Tensor operator /(Tensor left, Tensor right) => left.div(right);
+        public static Tensor operator /(Tensor left, Scalar right) => left.div(right);
+        public static Tensor operator <(Tensor left, Tensor right) => left.lt(right);
+        public static Tensor operator <(Tensor left, Scalar right) => left.lt(right);
+        public static Tensor operator <=(Tensor left, Tensor right) => left.le(right);
+        public static Tensor operator <=(Tensor left, Scalar right) => left.le(right);
+        public static Tensor operator >(Tensor left, Tensor right) => left.gt(right);
+        public static Tensor operator >(Tensor left, Scalar right) => left.gt(right);
+        public static Tensor operator >=(Tensor left, Tensor right) => left.ge(right);
+        public static Tensor operator >=(Tensor left, Scalar right) => left.ge(right);
+        public static Tensor operator -(Tensor tensor) => tensor.neg();
+    }
+}
