@@ -1,0 +1,138 @@
+using System.Security.Cryptography;
+using System.Text.Encodings.Web;
+using System.Text.Json;
+
+namespace Rho.Tokenization;
+
+/// <summary>What tokenizer.json describes: the stages of a tokenizer.</summary>
+internal sealed record TokenizerParts
+{
+    public required TokenModel Model { get; init; }
+
+    public IReadOnlyList<AddedToken> AddedTokens { get; init; } = [];
+
+    public IReadOnlyList<PreTokenizer> PreTokenizers { get; init; } = [];
+
+    public PostProcessor? PostProcessor { get; init; }
+
+    public IReadOnlyList<DecoderStep> Decoders { get; init; } = [];
+
+    /// <summary>Reads tokenizer.json. Truncation and padding are left out: they are a caller's matter, not the tokenizer's.</summary>
+    public static TokenizerParts Read(JsonPart part)
+    {
+        part.Allow("version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer", "post_processor", "decoder", "model");
+        var normalizer = part.Find("normalizer");
+        if (!normalizer.IsNull) throw normalizer.Error($"normalizer '{normalizer.Text("type")}' is not supported");
+
+        var cutting = part.Find("pre_tokenizer");
+        PreTokenizer[] preTokenizers = cutting.IsNull ? [] : [.. PreTokenizer.Read(cutting)];
+        if (preTokenizers.Take(preTokenizers.Length - 1).Any(step => step is ByteLevelPreTokenizer))
+            throw cutting.Error("ByteLevel is supported as the last pre-tokenizer only");
+
+        var model = part.Get("model");
+        var added = part.Find("added_tokens");
+        var post = part.Find("post_processor");
+        var decoder = part.Find("decoder");
+        return new TokenizerParts
+        {
+            Model = model.OptionalText("type") switch
+            {
+                "BPE" or null => BpeModel.Read(model, preTokenizers is [.., ByteLevelPreTokenizer]),
+                var type => throw model.Error($"model '{type}' is not supported"),
+            },
+            AddedTokens = added.IsNull ? [] : [.. added.Items().Select(ReadAddedToken)],
+            PreTokenizers = preTokenizers,
+            PostProcessor = post.IsNull ? null : PostProcessor.Read(post),
+            Decoders = decoder.IsNull ? [] : [.. DecoderStep.Read(decoder)],
+        };
+    }
+
+    private static AddedToken ReadAddedToken(JsonPart part)
+    {
+        part.Allow("id", "content", "special", "normalized", "lstrip", "rstrip", "single_word");
+        return AddedToken.Read(part, part.Get("id").TokenId());
+    }
+
+    public void Write(Stream stream)
+    {
+        using var json = new Utf8JsonWriter(stream, new JsonWriterOptions { Indented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping });
+        json.WriteStartObject();
+        json.WriteString("version", "1.0");
+        json.WriteNull("truncation");
+        json.WriteNull("padding");
+        json.WriteStartArray("added_tokens");
+        foreach (var token in AddedTokens.OrderBy(token => token.Id)) WriteAddedToken(json, token, withSpecial: true);
+        json.WriteEndArray();
+        json.WriteNull("normalizer");
+        WriteSteps(json, "pre_tokenizer", "pretokenizers", [.. PreTokenizers.Select<PreTokenizer, Action<Utf8JsonWriter>>(step => step.Write)]);
+        json.WritePropertyName("post_processor");
+        if (PostProcessor is null) json.WriteNullValue();
+        else PostProcessor.Write(json);
+        WriteSteps(json, "decoder", "decoders", [.. Decoders.Select<DecoderStep, Action<Utf8JsonWriter>>(step => step.Write)]);
+        json.WritePropertyName("model");
+        Model.Write(json);
+        json.WriteEndObject();
+    }
+
+    private static void WriteSteps(Utf8JsonWriter json, string name, string listName, Action<Utf8JsonWriter>[] steps)
+    {
+        json.WritePropertyName(name);
+        if (steps.Length == 0)
+        {
+            json.WriteNullValue();
+            return;
+        }
+
+        if (steps.Length == 1)
+        {
+            steps[0](json);
+            return;
+        }
+
+        json.WriteStartObject();
+        json.WriteString("type", "Sequence");
+        json.WriteStartArray(listName);
+        foreach (var step in steps) step(json);
+        json.WriteEndArray();
+        json.WriteEndObject();
+    }
+
+    private static void WriteAddedToken(Utf8JsonWriter json, AddedToken token, bool withSpecial)
+    {
+        json.WriteStartObject();
+        json.WriteNumber("id", token.Id);
+        json.WriteString("content", token.Content);
+        json.WriteBoolean("single_word", token.SingleWord);
+        json.WriteBoolean("lstrip", token.LeftStrip);
+        json.WriteBoolean("rstrip", token.RightStrip);
+        json.WriteBoolean("normalized", token.Normalized);
+        if (withSpecial) json.WriteBoolean("special", token.Special);
+        json.WriteEndObject();
+    }
+
+    /// <summary>
+    /// "sha256:" and the hash of all that decides about ids, written in one fixed form, so that a file saved again by other
+    /// software (defaults spelled out, merges as arrays, another order of the vocabulary) keeps its fingerprint.
+    /// </summary>
+    public string Fingerprint()
+    {
+        using var stream = new MemoryStream();
+        using (var json = new Utf8JsonWriter(stream))
+        {
+            json.WriteStartArray();
+            json.WriteStartArray();
+            foreach (var token in AddedTokens.OrderBy(token => token.Id)) WriteAddedToken(json, token, withSpecial: false);
+            json.WriteEndArray();
+            json.WriteStartArray();
+            json.WriteEndArray();
+            json.WriteStartArray();
+            foreach (var step in PreTokenizers) step.Write(json);
+            json.WriteEndArray();
+            json.WriteStringValue($"{string.Join(',', PostProcessor?.Prefix ?? [])}|{string.Join(',', PostProcessor?.Suffix ?? [])}");
+            Model.Write(json);
+            json.WriteEndArray();
+        }
+
+        return "sha256:" + Convert.ToHexStringLower(SHA256.HashData(stream.GetBuffer().AsSpan(0, (int)stream.Length)));
+    }
+}

@@ -1,0 +1,63 @@
+namespace Rho.Tokenization.Tests;
+
+public sealed class BpeTrainerTests
+{
+    [Theory]
+    [InlineData(BpePattern.Gpt2)]
+    [InlineData(BpePattern.Llama3)]
+    [InlineData(BpePattern.Qwen2)]
+    public void Train_AnyPattern_DecodesWhatItEncodes(BpePattern pattern)
+    {
+        var tokenizer = Texts.Train(pattern: pattern);
+        foreach (var text in Texts.Sentences) Assert.Equal(text, tokenizer.Decode(tokenizer.Encode(text)));
+    }
+
+    [Fact]
+    public void Train_KnownCounts_MergesTheMostFrequentPairFirst()
+    {
+        var tokenizer = BpeTrainer.Train(
+            ["aab aab aab ab"], new BpeTrainerOptions { VocabularySize = 259, BosToken = null, EosToken = null, MinimumFrequency = 1 });
+
+        // "aab", " aab" twice and " ab" have (a,b) 4 times; then (a,ab) 3 times; then (Ġ,aab) twice.
+        Assert.Equal("ab", tokenizer.IdToToken(256));
+        Assert.Equal("aab", tokenizer.IdToToken(257));
+        Assert.Equal("\u0120aab", tokenizer.IdToToken(258));
+    }
+
+    [Fact]
+    public void Train_OtherThreadCount_GivesTheSameTokenizer()
+    {
+        var texts = Enumerable.Range(0, 200).Select(i => $"text {i} {Texts.Sentences[i % Texts.Sentences.Length]}").ToArray();
+        var one = BpeTrainer.Train(texts, new BpeTrainerOptions { VocabularySize = 500, Threads = 1 });
+        var three = BpeTrainer.Train(texts.Reverse(), new BpeTrainerOptions { VocabularySize = 500, Threads = 3 });
+        Assert.Equal(one.Fingerprint, three.Fingerprint);
+    }
+
+    [Fact]
+    public void Train_VocabularyTooSmall_SaysHowManyAreNeeded()
+    {
+        var error = Assert.Throws<RhoException>(() => BpeTrainer.Train([], new BpeTrainerOptions { VocabularySize = 100 }));
+        Assert.Contains("at least 258", error.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Train_Cancelled_Stops()
+    {
+        using var cancelled = new CancellationTokenSource();
+        cancelled.Cancel();
+        Assert.ThrowsAny<OperationCanceledException>(() =>
+            BpeTrainer.Train(Texts.Sentences, new BpeTrainerOptions { VocabularySize = 400 }, cancellation: cancelled.Token));
+    }
+
+    [Fact]
+    public void Train_SourceThrows_PassesTheErrorOn()
+    {
+        static IEnumerable<string> Failing()
+        {
+            yield return "text";
+            throw new InvalidDataException("broken source");
+        }
+
+        Assert.Throws<InvalidDataException>(() => BpeTrainer.Train(Failing(), new BpeTrainerOptions { VocabularySize = 400 }));
+    }
+}
