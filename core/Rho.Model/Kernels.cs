@@ -1,0 +1,49 @@
+using static TorchSharp.torch;
+using static TorchSharp.torch.nn.functional;
+
+namespace Rho.Model;
+
+/// <summary>The parts of a block that are not matrix products, differentiable.</summary>
+internal static class Kernels
+{
+    /// <summary>Raised when a change to the computation changes losses; part of a reference's fingerprint.</summary>
+    internal const int Epoch = 1;
+
+    /// <summary>x / sqrt(mean(x^2) + epsilon) * weight over the last dimension, the mean in float32.</summary>
+    internal static Tensor RmsNorm(Tensor x, Tensor weight, double epsilon)
+    {
+        using var scope = NewDisposeScope();
+        var wide = x.to(ScalarType.Float32);
+        var scale = wide.mul(wide).mean([-1], keepdim: true).add(epsilon).rsqrt();
+        return wide.mul(scale).to(x.dtype).mul(weight).MoveToOuterDisposeScope();
+    }
+
+    /// <summary>silu(gate) * up. [.., 2 F] to [.., F]</summary>
+    internal static Tensor SwiGlu(Tensor gateUp)
+    {
+        using var scope = NewDisposeScope();
+        var parts = gateUp.chunk(2, -1);
+        return silu(parts[0]).mul(parts[1]).MoveToOuterDisposeScope();
+    }
+
+    /// <summary>Rotates queries and keys and attends. [B, T, N + 2 K, H] to [B, T, N, H]</summary>
+    internal static Tensor Attention(ModelConfig config, Tensor qkv, AttentionContext context)
+    {
+        using var scope = NewDisposeScope();
+        var (heads, keyValueHeads) = (config.Heads, config.KeyValueHeads);
+        var parts = qkv.split([heads, keyValueHeads, keyValueHeads], 2);
+        var query = Rotate(parts[0], context).transpose(1, 2);                                  // [B, N, T, H]
+        var key = Repeat(Rotate(parts[1], context).transpose(1, 2), heads / keyValueHeads);     // [B, N, T, H]
+        var value = Repeat(parts[2].transpose(1, 2), heads / keyValueHeads);                    // [B, N, T, H]
+        return scaled_dot_product_attention(query, key, value, context.Mask, is_casual: context.Mask is null).transpose(1, 2).contiguous().MoveToOuterDisposeScope();
+    }
+
+    private static Tensor Repeat(Tensor x, int times) => times == 1 ? x : x.repeat_interleave(times, 1);
+
+    private static Tensor Rotate(Tensor x, AttentionContext context)
+    {
+        var halves = x.chunk(2, -1);                                                            // [B, T, heads, H / 2]
+        var (cos, sin) = (context.Cos.unsqueeze(1), context.Sin.unsqueeze(1));                  // [T, 1, H / 2]
+        return cat([halves[0].mul(cos).sub(halves[1].mul(sin)), halves[1].mul(cos).add(halves[0].mul(sin))], -1);
+    }
+}
