@@ -1,8 +1,8 @@
 using Grpc.Core;
 using Grpc.Health.V1;
+using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Http;
 using Microsoft.AspNetCore.Routing;
-using Microsoft.AspNetCore.Builder;
 using Status = Grpc.Health.V1.HealthCheckResponse.Types.ServingStatus;
 
 namespace Rho.Hosting;

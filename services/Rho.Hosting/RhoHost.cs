@@ -144,7 +144,7 @@ public static partial class RhoHost
     {
         kestrel.AddServerHeader = false;
         kestrel.Limits.MaxRequestBodySize = options.MaxMessageBytes + 1024L;
-        // A trainer that computes for a minute before it reads on is no broken client: pings find those.
+        // A trainer that computes for minutes before it reads on is no broken client: pings find those.
         kestrel.Limits.MinResponseDataRate = null;
         kestrel.Limits.Http2.KeepAlivePingDelay = TimeSpan.FromSeconds(30);
         kestrel.Limits.Http2.KeepAlivePingTimeout = TimeSpan.FromSeconds(20);
@@ -180,6 +180,8 @@ public static partial class RhoHost
             foreach (var framework in new[] { "Microsoft", "System", "Grpc" }) logging.AddFilter(framework, level => level >= LogLevel.Warning && level >= options.LogLevel);
         }
 
+        // A failed start and a broken background service are thrown; logged as well they would be told twice.
+        logging.AddFilter("Microsoft.Extensions.Hosting.Internal.Host", LogLevel.Critical);
         // Stdout belongs to what a command prints.
         logging.Services.Configure<ConsoleLoggerOptions>(console => console.LogToStandardErrorThreshold = LogLevel.Trace);
         if (options.JsonLogs)
@@ -203,7 +205,8 @@ public static partial class RhoHost
 
     private static RhoException CannotListen(Exception exception, RhoHostOptions options)
     {
-        var (setting, port) = exception.Message.Contains($":{options.HttpPort}", StringComparison.Ordinal) || options.GrpcPort is null
+        var isHttp = options.GrpcPort is null || (options.HttpPort is { } http && exception.Message.Contains($":{http}", StringComparison.Ordinal));
+        var (setting, port) = isHttp
             ? (nameof(RhoHostOptions.HttpPort), options.HttpPort)
             : (nameof(RhoHostOptions.GrpcPort), options.GrpcPort);
         var socket = exception as SocketException ?? exception.InnerException as SocketException;
