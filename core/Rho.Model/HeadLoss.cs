@@ -3,60 +3,97 @@ using static TorchSharp.torch;
 namespace Rho.Model;
 
 /// <summary>
-/// Losses and gradients of the language-model head without ever holding all logits: rows are taken in chunks, the log-sum-exp is float32,
-/// and the backward recomputes the logits of the selected rows only. At rows that are not selected the loss has no gradient, so none is
-/// computed: the result is exactly that of the masked loss (RHO1.md 7.6).
+/// Losses and gradients of the language-model head over the rows of one micro-batch, without holding all logits of a large vocabulary:
+/// rows are taken in chunks, the log-sum-exp is float32, and the backward takes the selected rows only. At rows that are not selected the
+/// loss has no gradient, so none is computed: the result is exactly that of the masked loss. Where the logits of all rows fit the budget
+/// they are kept for the backward, else those of the selected rows are computed again.
 /// </summary>
-internal static class HeadLoss
+/// <param name="hidden">[rows, hidden]</param>
+/// <param name="weight">[vocab, hidden]</param>
+/// <param name="targets">token after each row's. [rows]</param>
+internal sealed class HeadLoss(Tensor hidden, Tensor weight, long[] targets, long logitsBudgetBytes) : IDisposable
 {
+    private readonly float[] _logSums = new float[targets.Length];
+    private Tensor? _logits;
+
     /// <summary>losses[i] = -ln softmax(hidden[i] W^T)[targets[i]], in nats.</summary>
-    /// <param name="hidden">[rows, hidden]</param>
-    /// <param name="weight">[vocab, hidden]</param>
-    /// <param name="targets">[rows], int64</param>
-    /// <param name="losses">[rows], float32, written</param>
-    internal static void Forward(Tensor hidden, Tensor weight, Tensor targets, Tensor losses, long logitsBudgetBytes)
+    internal float[] Forward(bool keepLogits)
     {
-        var (rows, chunk) = (hidden.size(0), ChunkRows(weight, logitsBudgetBytes));
-        for (long start = 0; start < rows; start += chunk)
+        var losses = new float[targets.Length];
+        keepLogits &= targets.Length <= ChunkRows;
+        for (long start = 0; start < targets.Length; start += ChunkRows)
         {
             using var scope = NewDisposeScope();
-            var count = Math.Min(chunk, rows - start);
-            var logits = hidden.narrow(0, start, count).mm(weight.t()).to(ScalarType.Float32);  // [chunk, vocab]
-            var target = logits.gather(1, targets.narrow(0, start, count).unsqueeze(1)).squeeze(1);
-            losses.narrow(0, start, count).copy_(logits.logsumexp(1).sub(target));
+            var count = (int)Math.Min(ChunkRows, targets.Length - start);
+            var logits = hidden.narrow(0, start, count).mm(weight.t());                         // [chunk, vocab]
+            var range = (int)start;
+            var rows = targets.AsSpan(range, count);
+            if (Cpu.Work.Fits(logits))
+            {
+                Cpu.CrossEntropy.Losses(logits, rows, _logSums.AsSpan(range, count), losses.AsSpan(range, count));
+            }
+            else
+            {
+                var wide = logits.to(ScalarType.Float32);
+                var logSum = wide.logsumexp(1);
+                var target = wide.gather(1, tensor(rows.ToArray(), device: hidden.device).unsqueeze(1)).squeeze(1);
+                logSum.cpu().data<float>().CopyTo(_logSums.AsSpan(range, count));
+                logSum.sub(target).cpu().data<float>().CopyTo(losses.AsSpan(range, count));
+            }
+
+            if (keepLogits) _logits = logits.DetachFromDisposeScope();
         }
+
+        return losses;
     }
 
     /// <summary>
-    /// Adds the gradient of sum_i weights[i] * loss_i to <paramref name="weightGradient"/> and returns that of the hidden states.
+    /// Adds the gradient of sum_i weights[i] * loss_i to <paramref name="weightGradient"/> and returns that of the selected rows' hidden states.
     /// </summary>
-    /// <param name="weights">what each row's loss counts. [rows], float32</param>
+    /// <param name="selected">rows with a weight. [selected]</param>
+    /// <param name="weights">what each selected row's loss counts. [selected]</param>
     /// <param name="weightGradient">[vocab, hidden], of the weight's type</param>
-    internal static Tensor Backward(Tensor hidden, Tensor weight, Tensor targets, Tensor weights, Tensor weightGradient, TrainingOptions options)
+    /// <returns>[selected, hidden]</returns>
+    internal Tensor Backward(long[] selected, float[] weights, Tensor weightGradient, TrainingOptions options)
     {
-        var hiddenGradient = empty_like(hidden);
-        var (rows, chunk) = (hidden.size(0), ChunkRows(weight, options.LogitsBudgetBytes));
-        for (long start = 0; start < rows; start += chunk)
+        using var outer = NewDisposeScope();
+        var result = empty([selected.Length, hidden.size(1)], hidden.dtype, hidden.device);
+        var all = hidden.index_select(0, tensor(selected, device: hidden.device));              // [selected, hidden]
+        for (long start = 0; start < selected.Length; start += ChunkRows)
         {
             using var scope = NewDisposeScope();
-            var count = Math.Min(chunk, rows - start);
-            var part = hidden.narrow(0, start, count);
-            var target = targets.narrow(0, start, count).unsqueeze(1);                          // [chunk, 1]
-            var share = weights.narrow(0, start, count).unsqueeze(1);                           // [chunk, 1]
-            var logits = part.mm(weight.t()).to(ScalarType.Float32);                            // [chunk, vocab]
-            var logSum = logits.logsumexp(1, keepdim: true);
-            // d/dlogits of -(1 - s) ln p_target - s mean(ln p) + z logSum^2, times the row's weight.
-            var gradient = logits.sub_(logSum).exp_();
-            if (options.ZLoss > 0) gradient.mul_(logSum.mul(2 * options.ZLoss).add(1));
-            if (options.LabelSmoothing > 0) gradient.sub_(options.LabelSmoothing / weight.size(0));
-            gradient.scatter_add_(1, target, full([count, 1], options.LabelSmoothing - 1, ScalarType.Float32, hidden.device));
-            gradient = gradient.mul_(share).to(weight.dtype);
-            hiddenGradient.narrow(0, start, count).copy_(gradient.mm(weight));
+            var count = (int)Math.Min(ChunkRows, selected.Length - start);
+            var rows = selected.AsSpan((int)start, count).ToArray();
+            var part = all.narrow(0, start, count);
+            var logits = _logits is { } kept ? kept.index_select(0, tensor(rows, device: hidden.device)) : part.mm(weight.t()); // [chunk, vocab]
+            var target = Array.ConvertAll(rows, row => targets[row]);
+            var logSums = Array.ConvertAll(rows, row => _logSums[row]);
+            var shares = weights.AsSpan((int)start, count);
+            Tensor gradient;
+            if (Cpu.Work.Fits(logits))
+            {
+                Cpu.CrossEntropy.Differentiate(logits, target, logSums, shares, options.ZLoss, options.LabelSmoothing);
+                gradient = logits;
+            }
+            else
+            {
+                // d/dlogits of -(1 - s) ln p_target - s mean(ln p) + z logSum^2, times the row's weight.
+                var logSum = tensor(logSums, [count, 1], device: hidden.device);
+                var wide = logits.to(ScalarType.Float32).sub_(logSum).exp_();
+                if (options.ZLoss > 0) wide.mul_(logSum.mul(2 * options.ZLoss).add(1));
+                if (options.LabelSmoothing > 0) wide.sub_(options.LabelSmoothing / weight.size(0));
+                wide.scatter_add_(1, tensor(target, [count, 1], device: hidden.device), full([count, 1], options.LabelSmoothing - 1, ScalarType.Float32, hidden.device));
+                gradient = wide.mul_(tensor(shares.ToArray(), [count, 1], device: hidden.device)).to(weight.dtype);
+            }
+
+            result.narrow(0, start, count).copy_(gradient.mm(weight));
             weightGradient.addmm_(gradient.t(), part);
         }
 
-        return hiddenGradient;
+        return result.MoveToOuterDisposeScope();
     }
 
-    private static long ChunkRows(Tensor weight, long budgetBytes) => Math.Max(1, budgetBytes / (4 * weight.size(0)));
+    private long ChunkRows => Math.Max(1, logitsBudgetBytes / (weight.ElementSize * weight.size(0)));
+
+    public void Dispose() => _logits?.Dispose();
 }

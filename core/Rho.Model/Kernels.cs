@@ -12,6 +12,7 @@ internal static class Kernels
     /// <summary>x / sqrt(mean(x^2) + epsilon) * weight over the last dimension, the mean in float32.</summary>
     internal static Tensor RmsNorm(Tensor x, Tensor weight, double epsilon)
     {
+        if (Cpu.Work.Fits(x) && x.dtype == weight.dtype && weight.NumberOfElements % 16 == 0) return Cpu.RmsNorm.apply(x, weight, epsilon);
         using var scope = NewDisposeScope();
         var wide = x.to(ScalarType.Float32);
         var scale = wide.mul(wide).mean([-1], keepdim: true).add(epsilon).rsqrt();
@@ -21,6 +22,7 @@ internal static class Kernels
     /// <summary>silu(gate) * up. [.., 2 F] to [.., F]</summary>
     internal static Tensor SwiGlu(Tensor gateUp)
     {
+        if (Cpu.Work.Fits(gateUp) && gateUp.size(-1) % 32 == 0) return Cpu.SwiGlu.apply(gateUp);
         using var scope = NewDisposeScope();
         var parts = gateUp.chunk(2, -1);
         return silu(parts[0]).mul(parts[1]).MoveToOuterDisposeScope();
@@ -29,21 +31,24 @@ internal static class Kernels
     /// <summary>Rotates queries and keys and attends. [B, T, N + 2 K, H] to [B, T, N, H]</summary>
     internal static Tensor Attention(ModelConfig config, Tensor qkv, AttentionContext context)
     {
+        if (Cpu.CausalAttention.Fits(config, qkv)) return Cpu.CausalAttention.apply(qkv, config, context);
         using var scope = NewDisposeScope();
+        var tables = context.Tables(qkv.device, qkv.dtype);
         var (heads, keyValueHeads) = (config.Heads, config.KeyValueHeads);
         var parts = qkv.split([heads, keyValueHeads, keyValueHeads], 2);
-        var query = Rotate(parts[0], context).transpose(1, 2);                                  // [B, N, T, H]
-        var key = Repeat(Rotate(parts[1], context).transpose(1, 2), heads / keyValueHeads);     // [B, N, T, H]
+        var query = Rotate(parts[0], tables).transpose(1, 2);                                  // [B, N, T, H]
+        var key = Repeat(Rotate(parts[1], tables).transpose(1, 2), heads / keyValueHeads);     // [B, N, T, H]
         var value = Repeat(parts[2].transpose(1, 2), heads / keyValueHeads);                    // [B, N, T, H]
-        return scaled_dot_product_attention(query, key, value, context.Mask, is_casual: context.Mask is null).transpose(1, 2).contiguous().MoveToOuterDisposeScope();
+        var mask = context.Mask(qkv.device);
+        return scaled_dot_product_attention(query, key, value, mask, is_casual: mask is null).transpose(1, 2).contiguous().MoveToOuterDisposeScope();
     }
 
     private static Tensor Repeat(Tensor x, int times) => times == 1 ? x : x.repeat_interleave(times, 1);
 
-    private static Tensor Rotate(Tensor x, AttentionContext context)
+    private static Tensor Rotate(Tensor x, (Tensor Cos, Tensor Sin) tables)
     {
         var halves = x.chunk(2, -1);                                                            // [B, T, heads, H / 2]
-        var (cos, sin) = (context.Cos.unsqueeze(1), context.Sin.unsqueeze(1));                  // [T, 1, H / 2]
+        var (cos, sin) = (tables.Cos.unsqueeze(1), tables.Sin.unsqueeze(1));                  // [T, 1, H / 2]
         return cat([halves[0].mul(cos).sub(halves[1].mul(sin)), halves[1].mul(cos).add(halves[0].mul(sin))], -1);
     }
 }

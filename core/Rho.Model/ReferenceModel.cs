@@ -9,7 +9,7 @@ namespace Rho.Model;
 /// <summary>A checkpoint that scores tokens.</summary>
 public sealed class ReferenceModel : IReferenceModel
 {
-    private const long LogitsBudgetBytes = 32 << 20;
+    private const long LogitsBudgetBytes = 8 << 20;
 
     private readonly LanguageModel _model;
 
@@ -75,7 +75,7 @@ public sealed class ReferenceModel : IReferenceModel
         var rows = HeadRows.Of(tokens, sequences, length, documents);
         losses.Fill(float.NaN);
         if (rows.Positions.Length == 0) return;
-        using var context = AttentionContext.For(_model.Config, sequences, length, documents, _model.Device, _model.Dtype);
+        var context = AttentionContext.For(_model.Config, sequences, length, documents);
         var x = Transformer.Embed(_model.Embedding, tensor(tokens.ToArray(), [tokens.Length], device: _model.Device));
         foreach (var layer in _model.Layers)
         {
@@ -86,9 +86,8 @@ public sealed class ReferenceModel : IReferenceModel
         }
 
         var hidden = Kernels.RmsNorm(x.index_select(0, tensor(rows.Positions, device: _model.Device)), _model.FinalNorm, _model.Config.NormEpsilon);
-        var result = empty([rows.Positions.Length], ScalarType.Float32, _model.Device);
-        HeadLoss.Forward(hidden, _model.Head, tensor(rows.Targets, device: _model.Device), result, LogitsBudgetBytes);
-        rows.Spread(result.cpu().data<float>().ToArray(), losses);
+        using var head = new HeadLoss(hidden, _model.Head, rows.Targets, LogitsBudgetBytes);
+        rows.Spread(head.Forward(keepLogits: false), losses);
     }
 
     public void Dispose() => _model.Dispose();

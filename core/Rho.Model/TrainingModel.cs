@@ -13,7 +13,7 @@ public sealed record TrainingOptions
     public bool ActivationCheckpointing { get; init; }
 
     /// <summary>Most bytes of logits held at a time.</summary>
-    public long LogitsBudgetBytes { get; init; } = 32 << 20;
+    public long LogitsBudgetBytes { get; init; } = 40 << 20;
 
     /// <summary>Weight of (log-sum-exp)^2 in the loss; 0 for none.</summary>
     public double ZLoss { get; init; }
@@ -75,7 +75,7 @@ public sealed class TrainingModel : IDisposable
         var (config, device) = (Config, model.Device);
         var documents = batch.Documents ?? [];
         var rows = HeadRows.Of(batch.Tokens, batch.Sequences, batch.Length, documents);
-        using var context = AttentionContext.For(config, batch.Sequences, batch.Length, documents, device, model.Dtype);
+        var context = AttentionContext.For(config, batch.Sequences, batch.Length, documents);
         var tokens = tensor(batch.Tokens, [batch.Tokens.Length], device: device);
 
         // 1. Forward. Without checkpointing the blocks stay one graph; with it only their inputs are kept.
@@ -98,14 +98,9 @@ public sealed class TrainingModel : IDisposable
         var normed = Kernels.RmsNorm(last.index_select(0, positions), model.FinalNorm, config.NormEpsilon);   // [rows, hidden]
 
         // 2. Losses of all candidates, then the selection among them.
-        var targets = tensor(rows.Targets, device: device);
-        var rowLosses = empty([rows.Targets.Length], ScalarType.Float32, device);
         float[] values;
-        using (no_grad())
-        {
-            HeadLoss.Forward(normed, model.Head, targets, rowLosses, _options.LogitsBudgetBytes);
-            values = rowLosses.cpu().data<float>().ToArray();
-        }
+        using var head = new HeadLoss(normed.detach(), model.Head, rows.Targets, _options.LogitsBudgetBytes);
+        using (no_grad()) values = head.Forward(keepLogits: true);
 
         Array.Fill(losses, float.NaN);
         rows.Spread(values, losses);
@@ -131,7 +126,7 @@ public sealed class TrainingModel : IDisposable
         var index = tensor(selected.ToArray(), device: device);
         using (no_grad())
         {
-            var chosen = HeadLoss.Backward(normed.index_select(0, index), model.Head, targets.index_select(0, index), tensor(shares.ToArray(), device: device), _gradients.Head, _options);
+            var chosen = head.Backward([.. selected], [.. shares], _gradients.Head, _options);
             normedGradient = zeros_like(normed).index_copy_(0, index, chosen);
         }
 
@@ -175,7 +170,7 @@ public sealed class TrainingModel : IDisposable
         var model = _leaves;
         var documents = batch.Documents ?? [];
         var rows = HeadRows.Of(batch.Tokens, batch.Sequences, batch.Length, documents);
-        using var context = AttentionContext.For(Config, batch.Sequences, batch.Length, documents, model.Device, model.Dtype);
+        var context = AttentionContext.For(Config, batch.Sequences, batch.Length, documents);
         var x = Transformer.Embed(model.Embedding, tensor(batch.Tokens, [batch.Tokens.Length], device: model.Device));
         foreach (var layer in model.Layers)
         {
@@ -185,10 +180,9 @@ public sealed class TrainingModel : IDisposable
         }
 
         var normed = Kernels.RmsNorm(x.index_select(0, tensor(rows.Positions, device: model.Device)), model.FinalNorm, Config.NormEpsilon);
-        var result = empty([rows.Targets.Length], ScalarType.Float32, model.Device);
-        HeadLoss.Forward(normed, model.Head, tensor(rows.Targets, device: model.Device), result, _options.LogitsBudgetBytes);
+        using var head = new HeadLoss(normed, model.Head, rows.Targets, _options.LogitsBudgetBytes);
         losses.Fill(float.NaN);
-        rows.Spread(result.cpu().data<float>().ToArray(), losses);
+        rows.Spread(head.Forward(keepLogits: false), losses);
     }
 
     public void ClearGradients()

@@ -3,45 +3,44 @@ using static TorchSharp.torch.nn.functional;
 
 namespace Rho.Model;
 
-/// <summary>What a batch's attention sees: rotary tables, and a mask where causality alone does not say it.</summary>
+/// <summary>What a batch's attention sees: rotary tables, and the earliest position that each query sees.</summary>
 /// <param name="Cos">[length, headSize / 2]</param>
 /// <param name="Sin">[length, headSize / 2]</param>
-/// <param name="Mask">True where a query sees a key; null for plain causality. [1 or sequences, 1, length, length]</param>
-internal sealed record AttentionContext(Tensor Cos, Tensor Sin, Tensor? Mask) : IDisposable
+/// <param name="FirstSeen">Null where every token sees all before it; else per token, [sequences, length]. It never falls within a sequence.</param>
+internal sealed record AttentionContext(float[] Cos, float[] Sin, int[]? FirstSeen, int Length)
 {
-    /// <param name="documents">Empty, or per token its document's number. [sequences, length]</param>
-    internal static AttentionContext For(ModelConfig config, int sequences, int length, ReadOnlySpan<int> documents, Device device, ScalarType dtype)
+    /// <param name="documents">Empty, or per token its document's number; a document's tokens lie together. [sequences, length]</param>
+    internal static AttentionContext For(ModelConfig config, int sequences, int length, ReadOnlySpan<int> documents)
     {
-        using var scope = NewDisposeScope();
         var (cos, sin) = Rotary.Tables(config, length);
-        long[] shape = [length, config.HeadSize / 2];
-        Tensor? mask = null;
-        if (!documents.IsEmpty)
+        var window = config.SlidingWindow is { } tokens && tokens < length ? tokens : length;
+        if (documents.IsEmpty && window == length) return new AttentionContext(cos, sin, null, length);
+        var first = new int[sequences * length];
+        for (var i = 0; i < sequences; i++)
         {
-            var document = tensor(documents.ToArray(), [sequences, 1, length], device: device);
-            mask = document.unsqueeze(-1).eq(document.unsqueeze(-2)).logical_and(Causal(config, length, device));  // [sequences, 1, length, length]
-        }
-        else if (config.SlidingWindow is { } window && window < length)
-        {
-            mask = Causal(config, length, device).view(1, 1, length, length);
+            var start = 0;
+            for (var t = 0; t < length; t++)
+            {
+                var at = (i * length) + t;
+                if (t > 0 && !documents.IsEmpty && documents[at] != documents[at - 1]) start = t;
+                first[at] = Math.Max(start, t - window + 1);
+            }
         }
 
-        return new AttentionContext(
-            tensor(cos, shape, dtype, device).DetachFromDisposeScope(), tensor(sin, shape, dtype, device).DetachFromDisposeScope(), mask?.DetachFromDisposeScope());
+        return new AttentionContext(cos, sin, first, length);
     }
 
-    /// <summary>Causality, within the sliding window where there is one. [length, length]</summary>
-    private static Tensor Causal(ModelConfig config, int length, Device device)
-    {
-        var causal = ones([length, length], ScalarType.Bool, device).tril();
-        return config.SlidingWindow is { } window && window < length ? causal.triu(1 - window) : causal;
-    }
+    /// <summary>Tables as tensors. [length, headSize / 2]</summary>
+    internal (Tensor Cos, Tensor Sin) Tables(Device device, ScalarType dtype) =>
+        (tensor(Cos, [Length, Cos.Length / Length], dtype, device), tensor(Sin, [Length, Sin.Length / Length], dtype, device));
 
-    public void Dispose()
+    /// <summary>True where a query sees a key; null where causality says it all. [sequences, 1, length, length]</summary>
+    internal Tensor? Mask(Device device)
     {
-        Cos.Dispose();
-        Sin.Dispose();
-        Mask?.Dispose();
+        if (FirstSeen is null) return null;
+        var key = arange(Length, ScalarType.Int32, device);
+        var first = tensor(FirstSeen, [FirstSeen.Length / Length, 1, Length, 1], device: device);
+        return key.ge(first).logical_and(key.le(key.unsqueeze(-1)));
     }
 }
 

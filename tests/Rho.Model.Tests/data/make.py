@@ -20,6 +20,9 @@ KINDS = {
     "mistral": dict(model_type="mistral", sliding_window=7),
     "qwen2": dict(model_type="qwen2"),
     "qwen3": dict(model_type="qwen3", head_dim=12),
+    "kernels": dict(model_type="llama", hidden_size=32, head_dim=32, intermediate_size=48),
+    "kernels-window": dict(model_type="mistral", sliding_window=7, hidden_size=32, head_dim=64, intermediate_size=48, vocab_size=67),
+    "kernels-qwen3": dict(model_type="qwen3", hidden_size=48, head_dim=32, intermediate_size=32),
 }
 
 

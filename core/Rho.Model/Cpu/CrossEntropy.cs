@@ -1,0 +1,87 @@
+using System.Runtime.Intrinsics;
+using static TorchSharp.torch;
+
+namespace Rho.Model.Cpu;
+
+/// <summary>Losses and gradients of logits' rows, in float32 whatever the logits' type.</summary>
+internal static unsafe class CrossEntropy
+{
+    /// <summary>Log-sum-exp of each row and -ln p of its target.</summary>
+    /// <param name="logits">[rows, vocab]</param>
+    internal static void Losses(Tensor logits, ReadOnlySpan<long> targets, Span<float> logSums, Span<float> losses)
+    {
+        if (logits.dtype == ScalarType.Float32) Losses<Float32>(logits, targets, logSums, losses);
+        else Losses<BFloat16>(logits, targets, logSums, losses);
+    }
+
+    /// <summary>Turns each row into weight * d loss / d logits.</summary>
+    internal static void Differentiate(Tensor logits, ReadOnlySpan<long> targets, ReadOnlySpan<float> logSums, ReadOnlySpan<float> weights, double zLoss, double smoothing)
+    {
+        if (logits.dtype == ScalarType.Float32) Differentiate<Float32>(logits, targets, logSums, weights, zLoss, smoothing);
+        else Differentiate<BFloat16>(logits, targets, logSums, weights, zLoss, smoothing);
+    }
+
+    private static void Losses<T>(Tensor logits, ReadOnlySpan<long> targets, Span<float> logSums, Span<float> losses) where T : struct, IElement
+    {
+        var vocabulary = logits.size(1);
+        var p = (nint)Work.Pointer(logits);
+        fixed (long* target = targets)
+        fixed (float* logSum = logSums, loss = losses)
+        {
+            var (t, s, l) = ((nint)target, (nint)logSum, (nint)loss);
+            Work.Over(logits.size(0), (first, end) =>
+            {
+                for (var row = first; row < end; row++)
+                {
+                    var value = LogSumExp<T>((void*)p, row * vocabulary, vocabulary);
+                    ((float*)s)[row] = value;
+                    ((float*)l)[row] = value - T.Get((void*)p, (row * vocabulary) + ((long*)t)[row]);
+                }
+            });
+        }
+    }
+
+    private static float LogSumExp<T>(void* p, long start, long count) where T : struct, IElement
+    {
+        var whole = count & ~15L;
+        var high = Vector512.Create(float.NegativeInfinity);
+        for (long i = 0; i < whole; i += 16) high = Vector512.Max(high, T.Load(p, start + i));
+        var max = float.NegativeInfinity;
+        for (var lane = 0; lane < 16; lane++) max = Math.Max(max, high[lane]);
+        for (var i = whole; i < count; i++) max = Math.Max(max, T.Get(p, start + i));
+        var (offset, sum) = (Vector512.Create(max), Vector512<float>.Zero);
+        for (long i = 0; i < whole; i += 16) sum += Vector512.Exp(T.Load(p, start + i) - offset);
+        double total = Vector512.Sum(sum);
+        for (var i = whole; i < count; i++) total += Math.Exp(T.Get(p, start + i) - max);
+        return (float)(max + Math.Log(total));
+    }
+
+    private static void Differentiate<T>(Tensor logits, ReadOnlySpan<long> targets, ReadOnlySpan<float> logSums, ReadOnlySpan<float> weights, double zLoss, double smoothing) where T : struct, IElement
+    {
+        var vocabulary = logits.size(1);
+        var p = (nint)Work.Pointer(logits);
+        fixed (long* target = targets)
+        fixed (float* logSum = logSums, weight = weights)
+        {
+            var (t, s, w) = ((nint)target, (nint)logSum, (nint)weight);
+            Work.Over(logits.size(0), (first, end) =>
+            {
+                for (var row = first; row < end; row++)
+                {
+                    var (start, sum, share) = (row * vocabulary, ((float*)s)[row], ((float*)w)[row]);
+                    var scale = (float)(share * (1 + (2 * zLoss * sum)));
+                    var even = (float)(share * smoothing / vocabulary);
+                    var at = start + ((long*)t)[row];
+                    var targetValue = ((float)Math.Exp(T.Get((void*)p, at) - sum) * scale) - even - (float)(share * (1 - smoothing));
+                    var whole = vocabulary & ~15L;
+                    var (offset, scales, evens) = (Vector512.Create(sum), Vector512.Create(scale), Vector512.Create(even));
+                    for (long i = 0; i < whole; i += 16)
+                        T.Store((Vector512.Exp(T.Load((void*)p, start + i) - offset) * scales) - evens, (void*)p, start + i);
+                    for (var i = whole; i < vocabulary; i++)
+                        T.Set(((float)Math.Exp(T.Get((void*)p, start + i) - sum) * scale) - even, (void*)p, start + i);
+                    T.Set(targetValue, (void*)p, at);
+                }
+            });
+        }
+    }
+}

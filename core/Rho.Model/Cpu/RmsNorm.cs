@@ -1,0 +1,113 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.Intrinsics;
+using static TorchSharp.torch;
+
+namespace Rho.Model.Cpu;
+
+/// <summary>x / sqrt(mean(x^2) + epsilon) * weight over the last dimension, in one pass over memory each way.</summary>
+internal sealed unsafe class RmsNorm : autograd.SingleTensorFunction<RmsNorm>
+{
+    public override string Name => nameof(RmsNorm);
+
+    /// <summary>x [.., width], weight [width], epsilon</summary>
+    public override Tensor forward(autograd.AutogradContext ctx, params object[] vars)
+    {
+        var (x, weight, epsilon) = ((Tensor)vars[0], (Tensor)vars[1], (double)vars[2]);
+        x = x.contiguous();
+        var y = empty_like(x);
+        ctx.save_for_backward([x, weight]);
+        ctx.save_data("epsilon", epsilon);
+        if (x.dtype == ScalarType.Float32) Forward<Float32>(x, weight, y, epsilon);
+        else Forward<BFloat16>(x, weight, y, epsilon);
+        return y;
+    }
+
+    public override List<Tensor> backward(autograd.AutogradContext ctx, Tensor grad_output)
+    {
+        var (x, weight) = (ctx.saved_variables[0], ctx.saved_variables[1]);
+        var gradient = grad_output.contiguous();
+        var (dx, dweight) = (empty_like(x), empty_like(weight));
+        var epsilon = (double)ctx.get_data("epsilon");
+        if (x.dtype == ScalarType.Float32) Backward<Float32>(x, weight, gradient, dx, dweight, epsilon);
+        else Backward<BFloat16>(x, weight, gradient, dx, dweight, epsilon);
+        return [dx, dweight, null!];
+    }
+
+    internal static void Forward<T>(Tensor x, Tensor weight, Tensor y, double epsilon) where T : struct, IElement
+    {
+        var width = weight.NumberOfElements;
+        var (px, pw, py) = ((nint)Work.Pointer(x), (nint)Work.Pointer(weight), (nint)Work.Pointer(y));
+        Work.Over(x.NumberOfElements / width, (first, end) =>
+        {
+            for (var row = first; row < end; row++)
+            {
+                var start = row * width;
+                var inverse = Vector512.Create(InverseRms<T>((void*)px, start, width, epsilon));
+                for (long i = 0; i < width; i += 16)
+                    T.Store(T.Load((void*)px, start + i) * inverse * T.Load((void*)pw, i), (void*)py, start + i);
+            }
+        });
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static float InverseRms<T>(void* x, long start, long width, double epsilon) where T : struct, IElement
+    {
+        var sum = Vector512<float>.Zero;
+        for (long i = 0; i < width; i += 16)
+        {
+            var value = T.Load(x, start + i);
+            sum = Vector512.FusedMultiplyAdd(value, value, sum);
+        }
+
+        return (float)(1 / Math.Sqrt((Vector512.Sum(sum) / width) + epsilon));
+    }
+
+    // With r the inverse root mean square, n = x r and g = dy w: dx = r (g - n mean(g n)), dw = sum over rows of dy n.
+    private static void Backward<T>(Tensor x, Tensor weight, Tensor gradient, Tensor dx, Tensor dweight, double epsilon) where T : struct, IElement
+    {
+        var width = weight.NumberOfElements;
+        var rows = x.NumberOfElements / width;
+        const int parts = 8;   // fixed, so that the sum's order does not depend on the number of threads
+        var partial = new float[parts * width];
+        var (px, pw, pg, pd) = ((nint)Work.Pointer(x), (nint)Work.Pointer(weight), (nint)Work.Pointer(gradient), (nint)Work.Pointer(dx));
+        fixed (float* sums = partial)
+        {
+            var all = (nint)sums;
+            Work.Over(parts, (firstPart, endPart) =>
+            {
+                for (var part = firstPart; part < endPart; part++)
+                {
+                    var sum = (float*)all + (part * width);
+                    for (var row = rows * part / parts; row < rows * (part + 1) / parts; row++)
+                    {
+                        var start = row * width;
+                        var r = InverseRms<T>((void*)px, start, width, epsilon);
+                        var inverse = Vector512.Create(r);
+                        var dot = Vector512<float>.Zero;
+                        for (long i = 0; i < width; i += 16)
+                        {
+                            var n = T.Load((void*)px, start + i) * inverse;
+                            var dy = T.Load((void*)pg, start + i);
+                            Vector512.FusedMultiplyAdd(dy, n, Vector512.Load(sum + i)).Store(sum + i);
+                            dot = Vector512.FusedMultiplyAdd(dy * T.Load((void*)pw, i), n, dot);
+                        }
+
+                        var mean = Vector512.Create(Vector512.Sum(dot) / width);
+                        for (long i = 0; i < width; i += 16)
+                        {
+                            var n = T.Load((void*)px, start + i) * inverse;
+                            T.Store(inverse * ((T.Load((void*)pg, start + i) * T.Load((void*)pw, i)) - (n * mean)), (void*)pd, start + i);
+                        }
+                    }
+                }
+            });
+            var result = Work.Pointer(dweight);
+            for (long i = 0; i < width; i += 16)
+            {
+                var sum = Vector512.Load(sums + i);
+                for (var part = 1; part < parts; part++) sum += Vector512.Load(sums + (part * width) + i);
+                T.Store(sum, result, i);
+            }
+        }
+    }
+}

@@ -1,0 +1,73 @@
+using System.Runtime.Intrinsics;
+using static TorchSharp.torch;
+
+namespace Rho.Model.Cpu;
+
+/// <summary>silu(gate) * up of rows that hold gate, then up. [rows, 2 F] to [rows, F]</summary>
+internal sealed unsafe class SwiGlu : autograd.SingleTensorFunction<SwiGlu>
+{
+    public override string Name => nameof(SwiGlu);
+
+    public override Tensor forward(autograd.AutogradContext ctx, params object[] vars)
+    {
+        var gateUp = (Tensor)vars[0];
+        var (rows, width) = (gateUp.size(0), gateUp.size(1) / 2);
+        var y = empty([rows, width], gateUp.dtype);
+        ctx.save_for_backward([gateUp]);
+        if (gateUp.dtype == ScalarType.Float32) Forward<Float32>(gateUp, y, rows, width);
+        else Forward<BFloat16>(gateUp, y, rows, width);
+        return y;
+    }
+
+    public override List<Tensor> backward(autograd.AutogradContext ctx, Tensor grad_output)
+    {
+        var gateUp = ctx.saved_variables[0];
+        var gradient = grad_output.contiguous();
+        var (rows, width) = (gateUp.size(0), gateUp.size(1) / 2);
+        var result = empty_like(gateUp);
+        if (gateUp.dtype == ScalarType.Float32) Backward<Float32>(gateUp, gradient, result, rows, width);
+        else Backward<BFloat16>(gateUp, gradient, result, rows, width);
+        return [result];
+    }
+
+    private static Vector512<float> Sigmoid(Vector512<float> x) => Vector512<float>.One / (Vector512<float>.One + Vector512.Exp(-x));
+
+    private static void Forward<T>(Tensor gateUp, Tensor y, long rows, long width) where T : struct, IElement
+    {
+        var (px, py) = ((nint)Work.Pointer(gateUp), (nint)Work.Pointer(y));
+        Work.Over(rows, (first, end) =>
+        {
+            for (var row = first; row < end; row++)
+            {
+                var start = row * 2 * width;
+                for (long i = 0; i < width; i += 16)
+                {
+                    var gate = T.Load((void*)px, start + i);
+                    T.Store(gate * Sigmoid(gate) * T.Load((void*)px, start + width + i), (void*)py, (row * width) + i);
+                }
+            }
+        });
+    }
+
+    // d silu(g) = s (1 + g (1 - s)) with s = sigmoid(g).
+    private static void Backward<T>(Tensor gateUp, Tensor gradient, Tensor result, long rows, long width) where T : struct, IElement
+    {
+        var (px, pg, pd) = ((nint)Work.Pointer(gateUp), (nint)Work.Pointer(gradient), (nint)Work.Pointer(result));
+        Work.Over(rows, (first, end) =>
+        {
+            for (var row = first; row < end; row++)
+            {
+                var start = row * 2 * width;
+                for (long i = 0; i < width; i += 16)
+                {
+                    var gate = T.Load((void*)px, start + i);
+                    var up = T.Load((void*)px, start + width + i);
+                    var dy = T.Load((void*)pg, (row * width) + i);
+                    var s = Sigmoid(gate);
+                    T.Store(dy * up * s * (Vector512<float>.One + (gate * (Vector512<float>.One - s))), (void*)pd, start + i);
+                    T.Store(dy * gate * s, (void*)pd, start + width + i);
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,73 @@
+using System.Diagnostics;
+using System.Globalization;
+using Rho.Model;
+using Rho.Selection;
+using static TorchSharp.torch;
+
+namespace Rho.Benchmarks;
+
+/// <summary>Measures one mode of this implementation in a process of its own, as the peer does, and prints the same line.</summary>
+internal static class Worker
+{
+    internal static int Run(Sizes sizes, string dtype, string mode, int steps)
+    {
+        set_num_threads(Environment.ProcessorCount);
+        var config = new ModelConfig
+        {
+            VocabularySize = sizes.Vocabulary, HiddenSize = sizes.Hidden, IntermediateSize = sizes.Intermediate, Layers = sizes.Layers, Heads = sizes.Heads,
+            KeyValueHeads = sizes.KeyValueHeads, HeadSize = sizes.Hidden / sizes.Heads, ContextLength = sizes.Length,
+        };
+        var compute = dtype == "bfloat16" ? ComputeType.BFloat16 : ComputeType.Float32;
+        var random = new Random(0);
+        var tokens = new int[sizes.Tokens];
+        foreach (ref var token in tokens.AsSpan()) token = random.Next(sizes.Vocabulary);
+        Action step;
+        if (mode == "score")
+        {
+            var reference = ReferenceModel.Of(LanguageModel.Create(config, 0, CPU, compute), "none");
+            var losses = new float[tokens.Length];
+            step = () => reference.Score(tokens, sizes.Batch, sizes.Length, [], losses, CancellationToken.None);
+        }
+        else
+        {
+            step = TrainingStep(config, compute, new TokenBatch(tokens, sizes.Batch, sizes.Length, null), selective: mode == "slm-cached", random);
+        }
+
+        for (var i = 0; i < 2; i++) step();
+        var times = new double[steps];
+        for (var i = 0; i < steps; i++)
+        {
+            var begin = Stopwatch.GetTimestamp();
+            step();
+            times[i] = Stopwatch.GetElapsedTime(begin).TotalMilliseconds;
+        }
+
+        Array.Sort(times);
+        var median = times[steps / 2];
+        Console.WriteLine(string.Create(CultureInfo.InvariantCulture,
+            $"{{\"mode\": \"{mode}\", \"tokens_per_second\": {sizes.Tokens / median * 1e3:0.0}, \"step_ms\": {median:0.00}, \"peak_mb\": {PeakMegabytes():0}}}"));
+        return 0;
+    }
+
+    private static Action TrainingStep(ModelConfig config, ComputeType compute, TokenBatch batch, bool selective, Random random)
+    {
+        var model = new TrainingModel(LanguageModel.Create(config, 0, CPU, ComputeType.Float32), new TrainingOptions { Compute = compute });
+        var reference = new float[batch.Tokens.Length];
+        foreach (ref var loss in reference.AsSpan()) loss = (float)(Math.Log(config.VocabularySize) + random.NextDouble());
+        var (losses, weights) = (new float[reference.Length], new float[reference.Length]);
+        var selector = new TopTokens(new ExcessLoss());
+        TokenWeighting weighting = (current, shares) =>
+            selector.Select(new TokenLosses { Current = current, Reference = reference, Length = batch.Length }, selective ? 0.6 : 1, shares);
+        return () =>
+        {
+            var result = model.AccumulateGradients(batch, weighting, losses, weights);
+            GC.KeepAlive(result);
+            model.ClearGradients();
+            model.WeightsChanged();
+        };
+    }
+
+    private static double PeakMegabytes() =>
+        File.ReadLines("/proc/self/status").First(line => line.StartsWith("VmHWM", StringComparison.Ordinal)).Split((char[]?)null, StringSplitOptions.RemoveEmptyEntries) is var parts
+            ? double.Parse(parts[1], CultureInfo.InvariantCulture) / 1024 : 0;
+}
