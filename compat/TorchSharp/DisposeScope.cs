@@ -1,107 +1,147 @@
+using static TorchSharp.torch;
+
 namespace TorchSharp;
 
-/// <summary>The tensors made in a region of code; they are disposed with it unless they leave it.</summary>
+/// <summary>
+/// Owns the tensors that its thread makes while it is the innermost scope, and disposes them with itself. Scopes nest,
+/// belong to the thread that opened them, and are not safe to use from two threads at once.
+/// </summary>
 public sealed class DisposeScope : IDisposable
 {
-    private readonly DisposeScopeManager _manager;
-    private readonly HashSet<IDisposable> _disposables = new(ReferenceEqualityComparer.Instance);
+    // A tensor knows its place, so that it leaves in constant time.
+    private readonly List<Tensor> _tensors = [];
+    private DisposeScopeManager? _manager;
 
-    internal DisposeScope(DisposeScopeManager manager) => _manager = manager;
-
-    internal DisposeScope? OuterScope { get; init; }
-
-    public int DisposablesCount => _disposables.Count;
-    public IReadOnlyList<IDisposable> DisposablesView => [.. _disposables];
-
-    public bool Contains(IDisposable disposable) => _disposables.Contains(disposable);
-
-    public void Attach(IDisposable disposable)
+    internal DisposeScope(DisposeScopeManager manager)
     {
-        if (disposable is not torch.Tensor tensor || tensor.IsInvalid) return;
-        if (ReferenceEquals(tensor.OwningDisposeScope, this)) return;
-        tensor.OwningDisposeScope?._disposables.Remove(tensor);
-        if (tensor.OwningDisposeScope is null) _manager.Tensors.AttachedToScopeCount++;
-        Adopt(tensor);
+        _manager = manager;
+        OuterScope = manager.CurrentDisposeScope;
     }
 
-    public void Attach(params IDisposable[] disposables) => Attach((IEnumerable<IDisposable>)disposables);
+    internal DisposeScope? OuterScope { get; set; }
 
-    public IReadOnlyList<IDisposable> Attach(IEnumerable<IDisposable> disposables)
+    /// <summary>A copy of the list of tensors held now.</summary>
+    public IReadOnlyList<IDisposable> DisposablesView
     {
-        IReadOnlyList<IDisposable> list = [.. disposables];
-        foreach (var disposable in list) Attach(disposable);
-        return list;
+        get
+        {
+            CheckNotDisposed();
+            return _tensors.ToArray();
+        }
     }
 
-    internal void Adopt(torch.Tensor tensor)
+    public int DisposablesCount
     {
-        _disposables.Add(tensor);
-        tensor.OwningDisposeScope = this;
+        get
+        {
+            CheckNotDisposed();
+            return _tensors.Count;
+        }
     }
 
-    internal void Forget(torch.Tensor tensor)
-    {
-        _disposables.Remove(tensor);
-        tensor.OwningDisposeScope = null;
-    }
+    public bool Contains(IDisposable disposable) => disposable is Tensor tensor && tensor.OwningDisposeScope == this;
 
-    public T MoveToOuter<T>(T disposable) where T : IDisposable
-    {
-        Move(OuterScope, disposable);
-        return disposable;
-    }
+    public T MoveToOuter<T>(T disposable) where T : IDisposable => MoveToOther(OuterScope, disposable);
 
-    public (T1 first, T2 second) MoveToOuter<T1, T2>(T1 first, T2 second) where T1 : IDisposable where T2 : IDisposable => (MoveToOuter(first), MoveToOuter(second));
-    public (T1 first, T2 second, T3 third) MoveToOuter<T1, T2, T3>(T1 first, T2 second, T3 third) where T1 : IDisposable where T2 : IDisposable where T3 : IDisposable =>
-        (MoveToOuter(first), MoveToOuter(second), MoveToOuter(third));
-    public void MoveToOuter(params IDisposable[] disposables) => MoveToOuter((IEnumerable<IDisposable>)disposables);
+    public (T1 first, T2 second) MoveToOuter<T1, T2>(T1 first, T2 second)
+        where T1 : IDisposable where T2 : IDisposable => MoveToOther(OuterScope, first, second);
 
-    public void MoveToOuter(IEnumerable<IDisposable> disposables)
-    {
-        foreach (var disposable in disposables) Move(OuterScope, disposable);
-    }
+    public (T1 first, T2 second, T3 third) MoveToOuter<T1, T2, T3>(T1 first, T2 second, T3 third)
+        where T1 : IDisposable where T2 : IDisposable where T3 : IDisposable =>
+        MoveToOther(OuterScope, first, second, third);
 
-    public T MoveToOther<T>(DisposeScope scope, T disposable) where T : IDisposable
+    public void MoveToOuter(params IDisposable[] disposables) => MoveToOther(OuterScope, (IEnumerable<IDisposable>)disposables);
+
+    public void MoveToOuter(IEnumerable<IDisposable> disposables) => MoveToOther(OuterScope, disposables);
+
+    public T MoveToOther<T>(DisposeScope? scope, T disposable) where T : IDisposable
     {
         Move(scope, disposable);
         return disposable;
     }
 
-    public void MoveToOther(DisposeScope scope, params IDisposable[] disposables) => MoveToOther(scope, (IEnumerable<IDisposable>)disposables);
+    public (T1 first, T2 second) MoveToOther<T1, T2>(DisposeScope? scope, T1 first, T2 second)
+        where T1 : IDisposable where T2 : IDisposable
+    {
+        Move(scope, first);
+        Move(scope, second);
+        return (first, second);
+    }
 
-    public void MoveToOther(DisposeScope scope, IEnumerable<IDisposable> disposables)
+    public (T1 first, T2 second, T3 third) MoveToOther<T1, T2, T3>(DisposeScope? scope, T1 first, T2 second, T3 third)
+        where T1 : IDisposable where T2 : IDisposable where T3 : IDisposable
+    {
+        Move(scope, first);
+        Move(scope, second);
+        Move(scope, third);
+        return (first, second, third);
+    }
+
+    public void MoveToOther(DisposeScope? scope, params IDisposable[] disposables) =>
+        MoveToOther(scope, (IEnumerable<IDisposable>)disposables);
+
+    /// <summary>Hands what this scope holds of <paramref name="disposables"/> to another scope, or to none when it is null.</summary>
+    public void MoveToOther(DisposeScope? scope, IEnumerable<IDisposable> disposables)
     {
         foreach (var disposable in disposables) Move(scope, disposable);
     }
 
-    public T Detach<T>(T disposable) where T : IDisposable
+    public T Detach<T>(T disposable) where T : IDisposable => MoveToOther(null, disposable);
+
+    public (T1 first, T2 second) Detach<T1, T2>(T1 first, T2 second)
+        where T1 : IDisposable where T2 : IDisposable => MoveToOther(null, first, second);
+
+    public (T1 first, T2 second, T3 third) Detach<T1, T2, T3>(T1 first, T2 second, T3 third)
+        where T1 : IDisposable where T2 : IDisposable where T3 : IDisposable => MoveToOther(null, first, second, third);
+
+    public void Detach(params IDisposable[] disposables) => MoveToOther(null, (IEnumerable<IDisposable>)disposables);
+
+    public void Detach(IEnumerable<IDisposable> disposables) => MoveToOther(null, disposables);
+
+    public void Attach(IDisposable disposable)
     {
-        Move(null, disposable);
-        return disposable;
+        var manager = CheckNotDisposed();
+        var tensor = disposable as Tensor ?? throw new InvalidOperationException("DisposeScope can only manage Tensor or PackedSequence");
+        if (tensor.OwningDisposeScope == this) return;
+        tensor.OwningDisposeScope?.Remove(tensor);
+        Add(tensor);
+        manager.StatisticsInstance.TensorStatistics.AttachedToScopeCount++;
     }
 
-    public void Detach(params IDisposable[] disposables) => Detach((IEnumerable<IDisposable>)disposables);
-
-    public void Detach(IEnumerable<IDisposable> disposables)
+    public void Attach(params IDisposable[] disposables)
     {
-        foreach (var disposable in disposables) Move(null, disposable);
+        foreach (var disposable in disposables) Attach(disposable);
     }
 
-    private void Move(DisposeScope? to, IDisposable disposable)
+    public IReadOnlyList<IDisposable> Attach(IEnumerable<IDisposable> disposables)
     {
-        if (disposable is not torch.Tensor tensor || !_disposables.Contains(tensor)) return;
-        Forget(tensor);
-        if (to is null) _manager.Tensors.DetachedFromScopeCount++;
-        else to.Adopt(tensor);
+        var list = disposables.ToList();
+        foreach (var disposable in list) Attach(disposable);
+        return list;
     }
 
-    public void DisposeEverything() => DisposeEverythingBut([]);
+    public void DisposeEverything()
+    {
+        CheckNotDisposed();
+        while (_tensors.Count > 0)
+        {
+            var last = _tensors[^1];
+            last.Dispose();
+            if (last.OwningDisposeScope == this) Remove(last);
+        }
+    }
 
+    /// <summary>Disposes all but <paramref name="inKeep"/>, which stays in the scope.</summary>
     public void DisposeEverythingBut(IEnumerable<IDisposable> inKeep)
     {
+        CheckNotDisposed();
         var keep = new HashSet<IDisposable>(inKeep, ReferenceEqualityComparer.Instance);
-        foreach (var disposable in _disposables.ToArray())
-            if (!keep.Contains(disposable)) disposable.Dispose();
+        foreach (var tensor in _tensors.ToArray())
+        {
+            if (keep.Contains(tensor)) continue;
+            tensor.Dispose();
+            if (tensor.OwningDisposeScope == this) Remove(tensor);
+        }
     }
 
     public void DisposeEverythingBut(params IDisposable[] keep) => DisposeEverythingBut((IEnumerable<IDisposable>)keep);
@@ -112,86 +152,179 @@ public sealed class DisposeScope : IDisposable
         return keep;
     }
 
+    public (T1 first, T2 second) DisposeEverythingBut<T1, T2>(T1 first, T2 second)
+        where T1 : IDisposable where T2 : IDisposable
+    {
+        DisposeEverythingBut((IEnumerable<IDisposable>)[first, second]);
+        return (first, second);
+    }
+
+    public (T1 first, T2 second, T3 third) DisposeEverythingBut<T1, T2, T3>(T1 first, T2 second, T3 third)
+        where T1 : IDisposable where T2 : IDisposable where T3 : IDisposable
+    {
+        DisposeEverythingBut((IEnumerable<IDisposable>)[first, second, third]);
+        return (first, second, third);
+    }
+
+    /// <summary>Takes a tensor that was disposed by other means off the list.</summary>
     public void MarkAsDisposed(IDisposable disposable)
     {
-        if (disposable is not torch.Tensor tensor || !_disposables.Remove(tensor)) return;
-        tensor.OwningDisposeScope = null;
-        _manager.Tensors.DisposedInScopeCount++;
+        CheckNotDisposed();
+        if (disposable is Tensor tensor && tensor.OwningDisposeScope == this) Remove(tensor);
     }
 
     public void Dispose()
     {
+        if (_manager is null) return;
         DisposeEverything();
-        _manager.Remove(this);
-    }
-}
-
-/// <summary>The scopes of one thread, innermost last, and what was made and disposed on it.</summary>
-public sealed class DisposeScopeManager
-{
-    [ThreadStatic] private static DisposeScopeManager? t_current;
-    private readonly List<DisposeScope> _scopes = [];
-
-    internal static DisposeScopeManager ForThread => t_current ??= new DisposeScopeManager();
-
-    internal LifetimeStatistics Tensors => ThreadStatistics.TensorStatistics;
-
-    internal ThreadDisposeScopeStatistics ThreadStatistics { get; } = new();
-
-    public static ThreadDisposeScopeStatistics Statistics => ForThread.ThreadStatistics;
-
-    internal DisposeScope? Current => _scopes.Count == 0 ? null : _scopes[^1];
-
-    internal DisposeScope Open()
-    {
-        var scope = new DisposeScope(this) { OuterScope = Current };
-        _scopes.Add(scope);
-        return scope;
+        _manager.RemoveDisposeScope(this);
+        _manager = null;
     }
 
-    internal void Remove(DisposeScope scope) => _scopes.Remove(scope);
-
-    internal void Register(torch.Tensor tensor)
+    internal void Add(Tensor tensor)
     {
-        if (Current is { } scope)
+        tensor.OwningDisposeScope = this;
+        tensor.PlaceInScope = _tensors.Count;
+        _tensors.Add(tensor);
+    }
+
+    internal void Remove(Tensor tensor)
+    {
+        var last = _tensors[^1];
+        _tensors[tensor.PlaceInScope] = last;
+        last.PlaceInScope = tensor.PlaceInScope;
+        _tensors.RemoveAt(_tensors.Count - 1);
+        tensor.OwningDisposeScope = null;
+    }
+
+    private void Move(DisposeScope? scope, IDisposable disposable)
+    {
+        var manager = CheckNotDisposed();
+        if (disposable is not Tensor tensor || tensor.OwningDisposeScope != this || scope == this) return;
+        Remove(tensor);
+        if (scope is null)
         {
-            Tensors.CreatedInScopeCount++;
-            scope.Adopt(tensor);
+            manager.StatisticsInstance.TensorStatistics.DetachedFromScopeCount++;
         }
         else
         {
-            Tensors.CreatedOutsideScopeCount++;
+            scope.Add(tensor);
+        }
+    }
+
+    private DisposeScopeManager CheckNotDisposed() => _manager ?? throw new ObjectDisposedException(GetType().FullName);
+}
+
+/// <summary>The dispose scopes of one thread.</summary>
+public class DisposeScopeManager
+{
+    [ThreadStatic] private static DisposeScopeManager? _threadSingleton;
+
+    internal static DisposeScopeManager ThreadSingleton => _threadSingleton ??= new DisposeScopeManager();
+
+    /// <summary>The calling thread's counts.</summary>
+    public static ThreadDisposeScopeStatistics Statistics => ThreadSingleton.StatisticsInstance;
+
+    internal ThreadDisposeScopeStatistics StatisticsInstance { get; } = new();
+
+    internal DisposeScope? CurrentDisposeScope { get; private set; }
+
+    internal DisposeScope NewDisposeScope() => CurrentDisposeScope = new DisposeScope(this);
+
+    internal void Register(Tensor tensor)
+    {
+        var statistics = StatisticsInstance.TensorStatistics;
+        if (CurrentDisposeScope is null)
+        {
+            statistics.CreatedOutsideScopeCount++;
+        }
+        else
+        {
+            statistics.CreatedInScopeCount++;
+            CurrentDisposeScope.Add(tensor);
+        }
+    }
+
+    internal void Disposing(Tensor tensor)
+    {
+        var statistics = StatisticsInstance.TensorStatistics;
+        if (tensor.OwningDisposeScope is null) statistics.DisposedOutsideScopeCount++;
+        else statistics.DisposedInScopeCount++;
+    }
+
+    internal void RemoveDisposeScope(DisposeScope scope)
+    {
+        if (CurrentDisposeScope == scope)
+        {
+            CurrentDisposeScope = scope.OuterScope;
+            return;
+        }
+
+        for (var inner = CurrentDisposeScope; inner is not null; inner = inner.OuterScope)
+        {
+            if (inner.OuterScope != scope) continue;
+            inner.OuterScope = scope.OuterScope;
+            return;
         }
     }
 }
 
-public sealed class LifetimeStatistics
+/// <summary>How many tensors a thread has made and disposed, and how scopes took part.</summary>
+public class ThreadDisposeScopeStatistics
 {
-    public long CreatedOutsideScopeCount { get; internal set; }
-    public long CreatedInScopeCount { get; internal set; }
-    public long AttachedToScopeCount { get; internal set; }
-    public long DetachedFromScopeCount { get; internal set; }
-    public long DisposedInScopeCount { get; internal set; }
-    public long DisposedOutsideScopeCount { get; internal set; }
+    public long CreatedOutsideScopeCount => TensorStatistics.CreatedOutsideScopeCount + PackedSequenceStatistics.CreatedOutsideScopeCount;
+    public long DisposedOutsideScopeCount => TensorStatistics.DisposedOutsideScopeCount + PackedSequenceStatistics.DisposedOutsideScopeCount;
+    public long CreatedInScopeCount => TensorStatistics.CreatedInScopeCount + PackedSequenceStatistics.CreatedInScopeCount;
+    public long DisposedInScopeCount => TensorStatistics.DisposedInScopeCount + PackedSequenceStatistics.DisposedInScopeCount;
+    public long AttachedToScopeCount => TensorStatistics.AttachedToScopeCount + PackedSequenceStatistics.AttachedToScopeCount;
+    public long DetachedFromScopeCount => TensorStatistics.DetachedFromScopeCount + PackedSequenceStatistics.DetachedFromScopeCount;
 
-    public long ThreadTotalLiveCount => CreatedInScopeCount + CreatedOutsideScopeCount - DisposedInScopeCount - DisposedOutsideScopeCount;
+    /// <summary>Made less disposed, on this thread: what is disposed on another thread is counted there.</summary>
+    public long ThreadTotalLiveCount => TensorStatistics.ThreadTotalLiveCount + PackedSequenceStatistics.ThreadTotalLiveCount;
 
-    public void Reset() => CreatedOutsideScopeCount = CreatedInScopeCount = AttachedToScopeCount = DetachedFromScopeCount = DisposedInScopeCount = DisposedOutsideScopeCount = 0;
+    public LifetimeStatistics TensorStatistics { get; } = new();
+
+    /// <summary>Always zero: there are no packed sequences here.</summary>
+    public LifetimeStatistics PackedSequenceStatistics { get; } = new();
+
+    public void Reset()
+    {
+        TensorStatistics.Reset();
+        PackedSequenceStatistics.Reset();
+    }
 
     public override string ToString() =>
-        $"ThreadTotalLiveCount: {ThreadTotalLiveCount}; CreatedOutsideScopeCount: {CreatedOutsideScopeCount}; DisposedOutsideScopeCount: {DisposedOutsideScopeCount}; CreatedInScopeCount: {CreatedInScopeCount}; DisposedInScopeCount: {DisposedInScopeCount}; AttachedToScopeCount: {AttachedToScopeCount}; DetachedFromScopeCount: {DetachedFromScopeCount}";
+        $"ThreadTotalLiveCount: {ThreadTotalLiveCount}; CreatedOutsideScopeCount: {CreatedOutsideScopeCount}; "
+        + $"DisposedOutsideScopeCount: {DisposedOutsideScopeCount}; CreatedInScopeCount: {CreatedInScopeCount}; "
+        + $"DisposedInScopeCount: {DisposedInScopeCount}; AttachedToScopeCount: {AttachedToScopeCount}; "
+        + $"DetachedFromScopeCount: {DetachedFromScopeCount}";
 }
 
-public sealed class ThreadDisposeScopeStatistics
+public class LifetimeStatistics
 {
-    public LifetimeStatistics TensorStatistics { get; } = new();
-    public long CreatedOutsideScopeCount => TensorStatistics.CreatedOutsideScopeCount;
-    public long CreatedInScopeCount => TensorStatistics.CreatedInScopeCount;
-    public long AttachedToScopeCount => TensorStatistics.AttachedToScopeCount;
-    public long DetachedFromScopeCount => TensorStatistics.DetachedFromScopeCount;
-    public long DisposedInScopeCount => TensorStatistics.DisposedInScopeCount;
-    public long DisposedOutsideScopeCount => TensorStatistics.DisposedOutsideScopeCount;
-    public long ThreadTotalLiveCount => TensorStatistics.ThreadTotalLiveCount;
-    public void Reset() => TensorStatistics.Reset();
-    public override string ToString() => TensorStatistics.ToString();
+    public long CreatedOutsideScopeCount { get; internal set; }
+    public long DisposedOutsideScopeCount { get; internal set; }
+    public long CreatedInScopeCount { get; internal set; }
+    public long DisposedInScopeCount { get; internal set; }
+    public long AttachedToScopeCount { get; internal set; }
+    public long DetachedFromScopeCount { get; internal set; }
+
+    public long ThreadTotalLiveCount =>
+        CreatedInScopeCount + CreatedOutsideScopeCount - DisposedInScopeCount - DisposedOutsideScopeCount;
+
+    public void Reset()
+    {
+        CreatedOutsideScopeCount = 0;
+        DisposedOutsideScopeCount = 0;
+        CreatedInScopeCount = 0;
+        DisposedInScopeCount = 0;
+        AttachedToScopeCount = 0;
+        DetachedFromScopeCount = 0;
+    }
+
+    public override string ToString() =>
+        $"ThreadTotalLiveCount: {ThreadTotalLiveCount}; CreatedOutsideScopeCount: {CreatedOutsideScopeCount}; "
+        + $"DisposedOutsideScopeCount: {DisposedOutsideScopeCount}; CreatedInScopeCount: {CreatedInScopeCount}; "
+        + $"DisposedInScopeCount: {DisposedInScopeCount}; AttachedToScopeCount: {AttachedToScopeCount}; "
+        + $"DetachedFromScopeCount: {DetachedFromScopeCount}";
 }

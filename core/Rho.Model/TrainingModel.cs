@@ -151,7 +151,7 @@ public sealed class TrainingModel : IDisposable
 
         using (no_grad())
         {
-            _gradients.Embedding.index_add_(0, tokens, gradient, 1);
+            _gradients.Embedding.index_add_(0, tokens.to(int64), gradient, 1);
             if (!ReferenceEquals(Gradients, _gradients.Flat))
             {
                 Gradients.add_(_gradients.Flat);
