@@ -1,0 +1,226 @@
+using System.Diagnostics;
+using System.Text.Json;
+using Rho.Data;
+
+namespace Rho.Client;
+
+/// <summary>How far the scoring of a corpus has got.</summary>
+/// <param name="TokensDone">Tokens whose losses are on disk or on their way to it, those of earlier runs included.</param>
+/// <param name="TokensFromCache">Of those of this run, what scorers had in their cache.</param>
+/// <param name="TokensPerSecond">Over the last seconds.</param>
+/// <param name="TimeLeft">At that rate; null while there is none.</param>
+public sealed record CorpusScoringProgress(
+    long TokensDone, long TokensTotal, int ShardsDone, int Shards, long TokensFromCache, double TokensPerSecond, TimeSpan? TimeLeft);
+
+/// <summary>A shard's file of losses in a folder of scores.</summary>
+/// <param name="File">Name of the score file (see <see cref="ScoreFile"/>).</param>
+/// <param name="CorpusFile">Name of the token shard in its corpus.</param>
+/// <param name="ShardSha256">Hash of the token shard.</param>
+public sealed record ScoresEntry(string File, string CorpusFile, long Sequences, string ShardSha256);
+
+/// <summary>The content of scores.json, which is written last: a folder that has one holds the losses of a whole corpus.</summary>
+public sealed record ScoresDescription
+{
+    public const string FileName = "scores.json";
+
+    private const string CurrentFormat = "rho.scores.v1";
+
+    private static readonly JsonSerializerOptions Json = new()
+    {
+        PropertyNamingPolicy = JsonNamingPolicy.SnakeCaseLower,
+        RespectNullableAnnotations = true,
+        RespectRequiredConstructorParameters = true,
+        WriteIndented = true,
+    };
+
+    public string Format { get; init; } = CurrentFormat;
+
+    /// <summary>Fingerprint of the reference.</summary>
+    public required string Reference { get; init; }
+
+    public required string TokenizerFingerprint { get; init; }
+
+    /// <summary>"f16", "f32" or "log8".</summary>
+    public required string Encoding { get; init; }
+
+    public required int SequenceLength { get; init; }
+
+    public required bool DocumentsSeeEachOther { get; init; }
+
+    public required long Sequences { get; init; }
+
+    public required IReadOnlyList<ScoresEntry> Shards { get; init; }
+
+    /// <exception cref="NotFoundException">The folder has no scores.json: its scoring did not end.</exception>
+    /// <exception cref="RhoException">scores.json is not valid.</exception>
+    public static ScoresDescription Load(string directory)
+    {
+        var path = Path.Combine(directory, FileName);
+        try
+        {
+            var description = JsonSerializer.Deserialize<ScoresDescription>(File.ReadAllText(path), Json) ?? throw new JsonException("it is null");
+            return description.Format == CurrentFormat ? description : throw new RhoException($"{path}: format is \"{description.Format}\"; expected \"{CurrentFormat}\"");
+        }
+        catch (Exception e) when (e is FileNotFoundException or DirectoryNotFoundException)
+        {
+            throw new NotFoundException($"{directory}: no scores: it has no {FileName} (a run that was interrupted is continued by the same command)");
+        }
+        catch (JsonException e)
+        {
+            throw new RhoException($"{path}: not a valid description of scores: {e.Message}", e);
+        }
+    }
+
+    internal void Save(string directory)
+    {
+        AtomicFile.WriteText(Path.Combine(directory, FileName), JsonSerializer.Serialize(this, Json) + "\n");
+        AtomicFile.FlushDirectory(directory);
+    }
+}
+
+/// <summary>Scores whole corpora over all scorers of a client into a folder of score files.</summary>
+public static class CorpusScoring
+{
+    private static readonly TimeSpan ReportInterval = TimeSpan.FromMilliseconds(250);
+
+    /// <summary>
+    /// Scores a corpus: several shards at a time, one score file per shard, which appears when it is whole, and scores.json at the
+    /// end. Files that are there already are kept, so a run that was interrupted goes on where it was.
+    /// </summary>
+    /// <param name="parallelShards">Shards in work at a time; 0: two per scorer.</param>
+    /// <exception cref="MismatchException">The corpus is of another tokenizer than the reference's, or the folder holds scores of another reference or corpus.</exception>
+    /// <exception cref="RhoException">What <see cref="ScorerClient.ScoreShardAsync"/> and the corpus throw.</exception>
+    public static async Task<ScoresDescription> RunAsync(
+        Corpus corpus, ScorerClient client, string directory, IProgress<CorpusScoringProgress>? progress = null, int parallelShards = 0, CancellationToken cancellation = default)
+    {
+        var reference = await client.DescribeAsync(cancellation).ConfigureAwait(false);
+        if (reference.TokenizerFingerprint != corpus.TokenizerFingerprint)
+        {
+            throw new MismatchException(
+                $"{corpus.Directory}: its tokens are of tokenizer {corpus.TokenizerFingerprint}, the reference reads tokenizer {reference.TokenizerFingerprint}; "
+                + "build the corpus with the reference's tokenizer");
+        }
+
+        var description = new ScoresDescription
+        {
+            Reference = reference.Fingerprint,
+            TokenizerFingerprint = reference.TokenizerFingerprint,
+            Encoding = LossCodec.Name(client.Encoding),
+            SequenceLength = corpus.SequenceLength,
+            DocumentsSeeEachOther = corpus.DocumentsSeeEachOther,
+            Sequences = corpus.Sequences,
+            Shards = [.. corpus.Shards.Select(shard => new ScoresEntry(shard.File, shard.File, shard.Sequences, shard.Sha256))],
+        };
+        Directory.CreateDirectory(directory);
+        var missing = Missing(corpus, description, directory);
+        if (parallelShards == 0) parallelShards = 2 * await client.CountScorersAsync(cancellation).ConfigureAwait(false);
+
+        var meter = new Meter(corpus, missing, progress);
+        using var stop = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
+        var reporting = meter.RunAsync(ReportInterval, stop.Token);
+        try
+        {
+            await Parallel.ForEachAsync(missing, new ParallelOptions { MaxDegreeOfParallelism = parallelShards, CancellationToken = cancellation }, async (index, token) =>
+            {
+                await ScoreShardAsync(corpus, index, client, description, directory, meter, token).ConfigureAwait(false);
+                meter.ShardDone();
+            }).ConfigureAwait(false);
+        }
+        finally
+        {
+            await stop.CancelAsync().ConfigureAwait(false);
+            await reporting.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        }
+
+        description.Save(directory);
+        meter.Report();
+        return description;
+    }
+
+    /// <summary>Shards without a file yet. A file of something else is an error: it is somebody's work.</summary>
+    private static List<int> Missing(Corpus corpus, ScoresDescription description, string directory)
+    {
+        var missing = new List<int>();
+        for (var i = 0; i < corpus.Shards.Count; i++)
+        {
+            var entry = description.Shards[i];
+            var path = Path.Combine(directory, entry.File);
+            if (!File.Exists(path))
+            {
+                missing.Add(i);
+                continue;
+            }
+
+            using var scores = ScoreFile.Open(path);
+            var other = scores.ReferenceFingerprint != description.Reference ? $"of reference {scores.ReferenceFingerprint}, not {description.Reference}"
+                : scores.ShardSha256 != entry.ShardSha256 ? "of another token shard"
+                : LossCodec.Name(scores.Encoding) != description.Encoding ? $"in encoding {LossCodec.Name(scores.Encoding)}, not {description.Encoding}"
+                : scores.Metadata.GetValueOrDefault("documents_see_each_other") != Text(description.DocumentsSeeEachOther) ? "made with another document mask"
+                : null;
+            if (other is not null) throw new MismatchException($"{path}: it holds scores {other}; choose another folder, or delete it");
+        }
+
+        return missing;
+    }
+
+    private static async Task ScoreShardAsync(
+        Corpus corpus, int index, ScorerClient client, ScoresDescription description, string directory, Meter meter, CancellationToken cancellation)
+    {
+        using var shard = corpus.OpenShard(index);
+        var metadata = new Dictionary<string, string>(StringComparer.Ordinal) { ["documents_see_each_other"] = Text(description.DocumentsSeeEachOther) };
+        using var file = ScoreFile.Create(
+            Path.Combine(directory, description.Shards[index].File), description.Reference, shard.Sha256, client.Encoding, shard.Sequences, shard.Length, metadata);
+        await foreach (var block in client.ScoreShardEncodedAsync(shard, corpus.DocumentsSeeEachOther, 0, cancellation).ConfigureAwait(false))
+        {
+            file.WriteEncoded(block.FirstSequence, block.Losses.Span);
+            meter.Add((long)block.Sequences * shard.Length, block.FromCache);
+        }
+
+        file.Complete();
+    }
+
+    private static string Text(bool value) => value ? "true" : "false";
+
+    /// <summary>Counts tokens and reports them at intervals.</summary>
+    private sealed class Meter(Corpus corpus, List<int> missing, IProgress<CorpusScoringProgress>? progress)
+    {
+        private readonly Queue<(long At, long Tokens)> _recent = new();
+        private readonly long _total = corpus.Sequences * corpus.SequenceLength;
+        private readonly long _before = (corpus.Sequences - missing.Sum(index => corpus.Shards[index].Sequences)) * corpus.SequenceLength;
+        private long _tokens;
+        private long _cached;
+        private int _shards;
+
+        public void Add(long tokens, bool fromCache)
+        {
+            Interlocked.Add(ref _tokens, tokens);
+            if (fromCache) Interlocked.Add(ref _cached, tokens);
+        }
+
+        public void ShardDone() => Interlocked.Increment(ref _shards);
+
+        public async Task RunAsync(TimeSpan interval, CancellationToken cancellation)
+        {
+            if (progress is null) return;
+            using var timer = new PeriodicTimer(interval);
+            do Report();
+            while (await timer.WaitForNextTickAsync(cancellation).ConfigureAwait(false));
+        }
+
+        public void Report()
+        {
+            if (progress is null) return;
+            var now = Stopwatch.GetTimestamp();
+            var tokens = Interlocked.Read(ref _tokens);
+            _recent.Enqueue((now, tokens));
+            while (_recent.Count > 2 && Stopwatch.GetElapsedTime(_recent.Peek().At, now) > TimeSpan.FromSeconds(10)) _recent.Dequeue();
+            var (at, then) = _recent.Peek();
+            var seconds = Stopwatch.GetElapsedTime(at, now).TotalSeconds;
+            var rate = seconds > 0 ? (tokens - then) / seconds : 0;
+            var left = _total - _before - tokens;
+            progress.Report(new CorpusScoringProgress(
+                _before + tokens, _total, corpus.Shards.Count - missing.Count + Volatile.Read(ref _shards), corpus.Shards.Count, Interlocked.Read(ref _cached), rate,
+                left == 0 ? TimeSpan.Zero : rate > 0 ? TimeSpan.FromSeconds(left / rate) : null));
+        }
+    }
+}

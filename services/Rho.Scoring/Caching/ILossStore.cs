@@ -1,0 +1,76 @@
+namespace Rho.Scoring.Caching;
+
+/// <summary>
+/// Where scores outlive the stream that computed them. Reads need no permission; writes need the shard's lease, which one
+/// writer holds at a time among all processes on the store.
+/// </summary>
+/// <remarks>
+/// Every method throws <see cref="StoreUnavailableException"/> where the store cannot be reached or refuses to work. Callers
+/// then go on without it.
+/// </remarks>
+public interface ILossStore : IAsyncDisposable
+{
+    /// <summary>"redis", "folder" or "none".</summary>
+    string Kind { get; }
+
+    /// <summary>Whether calls have a chance now. A store that was lost becomes available again by itself.</summary>
+    bool Available { get; }
+
+    /// <summary>
+    /// Payloads of consecutive chunks from <paramref name="first"/> on: at most <paramref name="count"/>, up to the first that
+    /// is missing. What fails its checksum is dropped, counted and reported as missing.
+    /// </summary>
+    Task<IReadOnlyList<byte[]>> ReadAsync(ScoreKey key, int first, int count, CancellationToken cancellation);
+
+    /// <summary>For each chunk whether it is stored.</summary>
+    Task<bool[]> PresentAsync(ScoreKey key, CancellationToken cancellation);
+
+    /// <summary>The right to write the shard's chunks, or null while another writer has it.</summary>
+    Task<IShardLease?> TryLeaseAsync(ScoreKey key, CancellationToken cancellation);
+
+    /// <summary>Whether some writer holds the shard's lease.</summary>
+    Task<bool> IsLeasedAsync(ScoreKey key, CancellationToken cancellation);
+
+    /// <summary>
+    /// What the store holds as the reference's probe losses; where it holds none, <paramref name="losses"/> become it.
+    /// </summary>
+    Task<float[]> ProbeAsync(string reference, float[] losses, CancellationToken cancellation);
+}
+
+/// <summary>One writer's right to write a shard's chunks. It is renewed until disposed, and lost with its holder's life.</summary>
+public interface IShardLease : IAsyncDisposable
+{
+    /// <summary>Greater than that of every earlier lease of the shard in the store's memory.</summary>
+    long FencingToken { get; }
+
+    /// <summary>Stores a chunk. <see cref="LeaseLostException"/> where the lease has passed to another: nothing is written then.</summary>
+    Task WriteAsync(int chunk, ReadOnlyMemory<byte> payload, CancellationToken cancellation);
+}
+
+/// <summary>The store cannot be reached, or does not take or give data.</summary>
+public sealed class StoreUnavailableException(string message, Exception? inner = null) : Exception(message, inner);
+
+/// <summary>A write came from a holder whose lease has expired or passed on.</summary>
+public sealed class LeaseLostException(string message) : Exception(message);
+
+/// <summary>No cache: every stream scores for itself.</summary>
+public sealed class NoLossStore : ILossStore
+{
+    public string Kind => "none";
+
+    public bool Available => false;
+
+    public Task<IReadOnlyList<byte[]>> ReadAsync(ScoreKey key, int first, int count, CancellationToken cancellation) => throw Absent();
+
+    public Task<bool[]> PresentAsync(ScoreKey key, CancellationToken cancellation) => throw Absent();
+
+    public Task<IShardLease?> TryLeaseAsync(ScoreKey key, CancellationToken cancellation) => throw Absent();
+
+    public Task<bool> IsLeasedAsync(ScoreKey key, CancellationToken cancellation) => throw Absent();
+
+    public Task<float[]> ProbeAsync(string reference, float[] losses, CancellationToken cancellation) => throw Absent();
+
+    public ValueTask DisposeAsync() => ValueTask.CompletedTask;
+
+    private static StoreUnavailableException Absent() => new("no cache is configured");
+}

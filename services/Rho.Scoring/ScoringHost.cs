@@ -1,0 +1,185 @@
+using Microsoft.AspNetCore.Builder;
+using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Hosting;
+using Microsoft.Extensions.Logging;
+using Rho.Hosting;
+using Rho.Model;
+using Rho.Scoring.Caching;
+using Rho.Scoring.Service;
+using Rho.Scoring.Work;
+
+namespace Rho.Scoring;
+
+/// <summary>
+/// The scorer as a process: references loaded and warmed up, the cache reached, then the server opened.
+/// </summary>
+public sealed class ScoringHost : IAsyncDisposable
+{
+    private readonly WebApplication _app;
+    private readonly ILossStore _store;
+    private readonly ScoringMetrics _metrics;
+    private readonly IReadOnlyList<ServedReference> _references;
+    private readonly IDisposable _cacheHealth;
+
+    private ScoringHost(WebApplication app, ILossStore store, ScoringMetrics metrics, IReadOnlyList<ServedReference> references, IDisposable cacheHealth)
+    {
+        _app = app;
+        _store = store;
+        _metrics = metrics;
+        _references = references;
+        _cacheHealth = cacheHealth;
+        Address = app.GetRhoAddresses().Grpc!;
+        HttpAddress = app.GetRhoAddresses().Http;
+    }
+
+    /// <summary>Where gRPC is served, with the real port.</summary>
+    public Uri Address { get; }
+
+    /// <summary>Where health and metrics are served; null where no HTTP port was asked for.</summary>
+    public Uri? HttpAddress { get; }
+
+    /// <summary>Fingerprints of the references, the default first.</summary>
+    public IReadOnlyList<string> References => [.. _references.Select(reference => reference.Fingerprint)];
+
+    /// <summary>Opens a scorer that serves models of the caller's; it disposes them.</summary>
+    /// <exception cref="RhoException">A setting is wrong, a port is in use, the cache cannot be reached.</exception>
+    public static async Task<ScoringHost> StartAsync(ScoringOptions options, IReadOnlyList<IReferenceModel> models, CancellationToken cancellation = default)
+    {
+        options.Validate();
+        if (models.Count == 0) throw new RhoException("scorer settings: no reference is given");
+        var builder = RhoHost.CreateBuilder(options.Host);
+        var metrics = new ScoringMetrics();
+        var references = new List<ServedReference>();
+        ILossStore? store = null;
+        WebApplication? app = null;
+        try
+        {
+            builder.Services.AddSingleton(metrics);
+            builder.Services.AddSingleton(provider => new Scorer(
+                references, store!, options, metrics, provider.GetRequiredService<ILogger<Scorer>>(), provider.GetRequiredService<ServiceHealth>().Draining));
+            app = builder.Build();
+            var health = app.Services.GetRequiredService<ServiceHealth>();
+            store = await OpenStoreAsync(options, metrics, app.Services.GetRequiredService<ILoggerFactory>(), cancellation).ConfigureAwait(false);
+            foreach (var model in models)
+            {
+                var reference = await ServedReference.StartAsync(model, options, metrics, new HealthWatch(health), cancellation).ConfigureAwait(false);
+                references.Add(reference);
+                await reference.AgreeWithAsync(store, cancellation).ConfigureAwait(false);
+            }
+
+            Observe(metrics, references, store);
+            app.MapRhoDefaults();
+            app.MapGrpcService<ReferenceScorerService>();
+            await app.StartRhoAsync(cancellation).ConfigureAwait(false);
+            return new ScoringHost(app, store, metrics, references, WatchCache(store, health));
+        }
+        catch
+        {
+            if (app is not null) await app.DisposeAsync().ConfigureAwait(false);
+            foreach (var reference in references) reference.Dispose();
+            foreach (var model in models.Skip(references.Count)) model.Dispose();
+            if (store is not null) await store.DisposeAsync().ConfigureAwait(false);
+            metrics.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>
+    /// The scorer of <c>rho scorer</c>: loads the references, prints "listening on ADDRESS" once it serves, and runs until SIGTERM, SIGINT
+    /// or <paramref name="cancellation"/>. Open streams then end with UNAVAILABLE, and clients go on elsewhere.
+    /// </summary>
+    /// <exception cref="RhoException">A checkpoint, setting, port or cache is wrong; one line says which.</exception>
+    public static async Task RunAsync(ScoringOptions options, CancellationToken cancellation)
+    {
+        options.Validate();
+        if (options.References.Count == 0) throw new RhoException("scorer settings: no reference is given");
+        var models = new List<IReferenceModel>();
+        try
+        {
+            foreach (var folder in options.References) models.Add(LoadModel(folder, options));
+        }
+        catch
+        {
+            models.ForEach(model => model.Dispose());
+            throw;
+        }
+
+        await using var host = await StartAsync(options, models, cancellation).ConfigureAwait(false);
+        await Console.Out.WriteLineAsync($"listening on {host.Address.Authority}").ConfigureAwait(false);
+        await host._app.WaitForShutdownAsync(cancellation).ConfigureAwait(false);
+    }
+
+    /// <summary>Ends open streams, lets calls finish, and frees models and cache.</summary>
+    public async ValueTask DisposeAsync()
+    {
+        await _app.StopAsync().ConfigureAwait(false);
+        await _app.DisposeAsync().ConfigureAwait(false);
+        _cacheHealth.Dispose();
+        foreach (var reference in _references) reference.Dispose();
+        await _store.DisposeAsync().ConfigureAwait(false);
+        _metrics.Dispose();
+    }
+
+    private static ReferenceModel LoadModel(string folder, ScoringOptions options)
+    {
+        if (!Enum.TryParse<ComputeType>(options.Compute, ignoreCase: true, out var compute) || !Enum.IsDefined(compute))
+            throw new RhoException($"compute '{options.Compute}' is not known; expected auto, float32 or bfloat16");
+        TorchSharp.torch.Device device;
+        try
+        {
+            device = new TorchSharp.torch.Device(options.Device);
+        }
+        catch (Exception e) when (e is ArgumentException or FormatException or System.Runtime.InteropServices.ExternalException)
+        {
+            throw new RhoException($"device '{options.Device}' is not known; expected cpu, cuda or cuda:N", e);
+        }
+
+        return ReferenceModel.Load(folder, device, compute);
+    }
+
+    private static async Task<ILossStore> OpenStoreAsync(ScoringOptions options, ScoringMetrics metrics, ILoggerFactory loggers, CancellationToken cancellation)
+    {
+        if (options.CacheDirectory is not null) return new FolderLossStore(options.CacheDirectory, metrics, loggers.CreateLogger<FolderLossStore>());
+        if (options.Redis is null) return new NoLossStore();
+        var redis = new RedisOptions
+        {
+            Configuration = options.Redis,
+            TimeToLive = options.CacheTimeToLive,
+            LeaseTime = options.LeaseTime,
+            Optional = options.RedisOptional,
+        };
+        return await RedisLossStore.ConnectAsync(redis, metrics, loggers.CreateLogger<RedisLossStore>(), cancellation).ConfigureAwait(false);
+    }
+
+    private static void Observe(ScoringMetrics metrics, List<ServedReference> references, ILossStore store)
+    {
+        metrics.Observe("rho.scoring.queue_tokens", "{token}", "Tokens of accepted work that is not scored yet", () => references.Sum(reference => reference.Admission.QueuedTokens));
+        metrics.Observe("rho.scoring.tokens_per_second", "{token}/s", "Speed of the model while it works", () => references.Max(reference => reference.Loop.State.TokensPerSecond));
+        metrics.Observe("rho.scoring.expected_wait", "s", "Until all accepted work is scored", () => references.Max(reference => reference.Admission.ExpectedWait.TotalSeconds));
+        metrics.Observe("rho.scoring.cache_available", "1", "1 while scores are cached", () => store.Available ? 1 : 0);
+    }
+
+    private static Timer WatchCache(ILossStore store, ServiceHealth health)
+    {
+        bool? last = store.Kind == "none" ? true : null;
+        return new Timer(
+            _ =>
+            {
+                var available = store.Kind == "none" || store.Available;
+                if (available == last) return;
+                last = available;
+                if (available) health.Restored("cache");
+                else health.Degraded("cache", $"{store.Kind} is away: scoring without cache");
+            },
+            state: null, TimeSpan.Zero, TimeSpan.FromMilliseconds(250));
+    }
+
+    private sealed class HealthWatch(ServiceHealth health) : IWorkWatch
+    {
+        public void Added() => health.WorkAdded();
+
+        public void Completed() => health.WorkCompleted();
+
+        public void Dropped() => health.WorkDropped();
+    }
+}

@@ -1,0 +1,129 @@
+using System.Runtime.InteropServices;
+using Rho.Model;
+using Rho.Scoring.Caching;
+using Rho.Scoring.Work;
+
+namespace Rho.Scoring;
+
+/// <summary>A reference model with the loop that owns it. Made ready by scoring the probe batch, which also warms it up.</summary>
+public sealed class ServedReference : IDisposable
+{
+    private const int ProbeSequences = 4;
+    private const int ProbeLength = 64;
+
+    private readonly IReferenceModel _model;
+
+    private ServedReference(IReferenceModel model, ScoringOptions options, ScoringMetrics metrics, IWorkWatch? watch)
+    {
+        _model = model;
+        Fingerprint = model.Fingerprint;
+        TokenizerFingerprint = model.TokenizerFingerprint;
+        VocabularySize = model.VocabularySize;
+        ContextLength = model.ContextLength;
+        Description = model.Description;
+        Loop = new ModelLoop(model, options.BatchTokens, metrics, watch);
+        Admission = new Admission(options.MaxQueuedTokens, () => Loop.State.TokensPerSecond);
+    }
+
+    public string Fingerprint { get; }
+
+    public string TokenizerFingerprint { get; }
+
+    public int VocabularySize { get; }
+
+    /// <summary>Tokens.</summary>
+    public int ContextLength { get; }
+
+    public string Description { get; }
+
+    /// <summary>Losses of <see cref="ProbeTokens"/>, [4 * min(64, context)] nats.</summary>
+    public float[] ProbeLosses { get; private set; } = [];
+
+    internal ModelLoop Loop { get; }
+
+    internal Admission Admission { get; }
+
+    /// <summary>Starts the loop and scores the probe batch. The reference owns the model from here on.</summary>
+    internal static async Task<ServedReference> StartAsync(
+        IReferenceModel model, ScoringOptions options, ScoringMetrics metrics, IWorkWatch? watch, CancellationToken cancellation)
+    {
+        var reference = new ServedReference(model, options, metrics, watch);
+        try
+        {
+            var length = Math.Min(ProbeLength, model.ContextLength);
+            var work = new ScoringWork
+            {
+                Client = "probe",
+                Tokens = ProbeTokens(model.VocabularySize, length),
+                Sequences = ProbeSequences,
+                Length = length,
+                Losses = new float[ProbeSequences * length],
+                Cancellation = cancellation,
+            };
+            await reference.Loop.ScoreAsync(work).ConfigureAwait(false);
+            reference.ProbeLosses = work.Losses;
+            return reference;
+        }
+        catch
+        {
+            reference.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>The probe batch as scoring.proto defines it: 4 sequences of <paramref name="length"/> tokens.</summary>
+    public static int[] ProbeTokens(int vocabularySize, int length)
+    {
+        var tokens = new int[ProbeSequences * length];
+        for (var i = 0; i < tokens.Length; i++)
+        {
+            var x = unchecked((ulong)(i + 1) * 0x9E3779B97F4A7C15UL) >> 16;
+            tokens[i] = (int)((x ^ (x >> 29)) % (ulong)vocabularySize);
+        }
+
+        return tokens;
+    }
+
+    /// <summary>
+    /// Compares with the probe losses that the store knows for this fingerprint. They need not be the same bits, for machines
+    /// differ; what differs by more than arithmetic can is another model.
+    /// </summary>
+    /// <exception cref="MismatchException">The store's scores are of another model.</exception>
+    public async Task AgreeWithAsync(ILossStore store, CancellationToken cancellation)
+    {
+        if (!store.Available) return;
+        try
+        {
+            var stored = await store.ProbeAsync(Fingerprint, ProbeLosses, cancellation).ConfigureAwait(false);
+            if (!ProbesAgree(stored, ProbeLosses))
+                throw new MismatchException(
+                    $"the {store.Kind} cache holds scores of reference {Fingerprint} that this process does not reproduce (probe batch differs): "
+                    + "one of them computes wrongly; use another cache, or delete what it holds for this reference");
+        }
+        catch (StoreUnavailableException)
+        {
+            // Checked again by the next replica that starts.
+        }
+    }
+
+    /// <summary>Whether two sets of probe losses can come from one model: within 0.05 nats + 2 % of each other, no loss in the same places.</summary>
+    public static bool ProbesAgree(ReadOnlySpan<float> first, ReadOnlySpan<float> second)
+    {
+        if (first.Length != second.Length) return false;
+        for (var i = 0; i < first.Length; i++)
+        {
+            if (float.IsNaN(first[i]) != float.IsNaN(second[i])) return false;
+            if (MathF.Abs(first[i] - second[i]) > 0.05f + 0.02f * MathF.Abs(first[i])) return false;
+        }
+
+        return true;
+    }
+
+    public ReadOnlySpan<byte> ProbeBytes => MemoryMarshal.AsBytes(ProbeLosses.AsSpan());
+
+    public void Dispose()
+    {
+        Loop.Dispose();
+        _model.Dispose();
+    }
+}

@@ -1,0 +1,89 @@
+using System.Buffers.Binary;
+using System.Runtime.InteropServices;
+using Google.Protobuf;
+using Rho.Data;
+using Rho.Scoring.Sequences;
+using Rho.Scoring.Shards;
+using Wire = Rho.Protocol.Scoring.V1;
+
+namespace Rho.Scoring.Service;
+
+/// <summary>Between the messages of scoring.proto and the service's own types; every value from the wire is checked here or in the domain.</summary>
+internal static class WireFormat
+{
+    /// <summary>Payload bytes of a message: under 85,000 with all around it, so that none lands on the large-object heap.</summary>
+    public const int MessageBytes = 80_000;
+
+    public static readonly IReadOnlyList<Wire.LossEncoding> Encodings = [Wire.LossEncoding.F16, Wire.LossEncoding.F32, Wire.LossEncoding.Log8];
+
+    public static ScoreFormat ToDomain(this Wire.ScoreFormat? format)
+    {
+        var encoding = (format?.Encoding ?? default) switch
+        {
+            Wire.LossEncoding.Unspecified or Wire.LossEncoding.F16 => LossEncoding.F16,
+            Wire.LossEncoding.F32 => LossEncoding.F32,
+            Wire.LossEncoding.Log8 => LossEncoding.Log8,
+            var other => throw new RhoException($"format.encoding {(int)other} is not known; known are F16 (1), F32 (2), LOG8 (3)"),
+        };
+        if (format?.Entropy == true) throw new RhoException("format.entropy: this reference offers no entropies");
+        if (format is { TopK: not 0 }) throw new RhoException("format.top_k: this reference offers no top-k log-probabilities; expected 0");
+        return new ScoreFormat(encoding);
+    }
+
+    public static ShardRequest ToDomain(this Wire.Shard? shard, string client, long firstSequence, ScoreFormat format)
+    {
+        if (shard is null) throw new RhoException("the shard's identity is missing: field `shard`");
+        return new ShardRequest
+        {
+            Client = client,
+            Sha256 = shard.Sha256,
+            LayoutSha256 = shard.LayoutSha256,
+            BytesPerId = shard.TokenType switch
+            {
+                Wire.TokenType.U16 => sizeof(ushort),
+                Wire.TokenType.U32 => sizeof(uint),
+                var other => throw new RhoException($"shard.token_type {(int)other} is not known; known are U16 (1), U32 (2)"),
+            },
+            Grid = new ChunkGrid(shard.Sequences, shard.Length),
+            FirstSequence = firstSequence,
+            Format = format,
+        };
+    }
+
+    public static TokenBlock ToDomain(this Wire.TokenBlock block) => new(block.FirstToken, block.Tokens.Memory, block.Layout.Memory);
+
+    public static SequenceRequest ToDomain(this Wire.Sequence sequence, Wire.TokenType type)
+    {
+        var bytes = sequence.Tokens.Span;
+        var width = type == Wire.TokenType.U16 ? sizeof(ushort) : sizeof(uint);
+        if (bytes.Length % width != 0) throw new RhoException($"sequence {sequence.Id} has {bytes.Length} token bytes; expected a multiple of {width}");
+        var tokens = new int[bytes.Length / width];
+        if (width == sizeof(uint)) MemoryMarshal.Cast<byte, int>(bytes).CopyTo(tokens);
+        else
+            for (var i = 0; i < tokens.Length; i++)
+                tokens[i] = BinaryPrimitives.ReadUInt16LittleEndian(bytes[(i * width)..]);
+        return new SequenceRequest(sequence.Id, tokens, sequence.Layout.Memory);
+    }
+
+    /// <summary>Parts of some scores that fit a message each: first token and message.</summary>
+    public static IEnumerable<(int First, Wire.Scores Message)> ToMessages(this EncodedScores scores, ScoreFormat format, int skip)
+    {
+        var atOnce = Math.Max(1, MessageBytes / format.BytesPerToken);
+        for (var first = skip; first < scores.Tokens; first += atOnce)
+        {
+            var count = Math.Min(atOnce, scores.Tokens - first);
+            var message = new Wire.Scores { Losses = Wrap(scores.Losses(first, count)) };
+            if (format.Entropy) message.Entropies = Wrap(scores.Entropies(first, count));
+            if (format.TopK > 0)
+            {
+                message.TopIds = Wrap(scores.TopIds(first, count));
+                message.TopLogProbabilities = Wrap(scores.TopLogProbabilities(first, count));
+            }
+
+            yield return (first, message);
+        }
+    }
+
+    // Payloads are written once and never changed: the message may point to them.
+    private static ByteString Wrap(ReadOnlyMemory<byte> bytes) => UnsafeByteOperations.UnsafeWrap(bytes);
+}

@@ -1,0 +1,54 @@
+using System.Runtime.InteropServices;
+
+namespace Rho.Scoring.Shards;
+
+/// <summary>A client's wish for the losses of a shard.</summary>
+public sealed record ShardRequest
+{
+    /// <summary>Who asks; the queue is fair between clients.</summary>
+    public required string Client { get; init; }
+
+    /// <summary>SHA-256 of the shard's tokens, see Rho.Data.TokenShard.Sha256.</summary>
+    public required string Sha256 { get; init; }
+
+    /// <summary>SHA-256 of the shard's layout bytes; empty where all of them are 0.</summary>
+    public required string LayoutSha256 { get; init; }
+
+    /// <summary>2 or 4.</summary>
+    public required int BytesPerId { get; init; }
+
+    public required ChunkGrid Grid { get; init; }
+
+    /// <summary>The first sequence wanted.</summary>
+    public long FirstSequence { get; init; }
+
+    public required ScoreFormat Format { get; init; }
+
+    /// <exception cref="RhoException">The request can never be met; the message names the value.</exception>
+    public void Validate(int maxSequenceLength, long maxShardTokens)
+    {
+        if (!IsHash(Sha256)) throw new RhoException($"shard.sha256 '{Sha256}' is not 64 lower-case hexadecimal digits");
+        if (LayoutSha256.Length > 0 && !IsHash(LayoutSha256)) throw new RhoException($"shard.layout_sha256 '{LayoutSha256}' is not 64 lower-case hexadecimal digits");
+        if (Grid.Length < 1) throw new RhoException($"shard.length is {Grid.Length}; expected at least 1");
+        if (Grid.Length > maxSequenceLength) throw new RhoException($"shard.length is {Grid.Length} tokens; this scorer takes sequences of at most {maxSequenceLength}");
+        if (Grid.Sequences < 0) throw new RhoException($"shard.sequences is {Grid.Sequences}; expected at least 0");
+        if (Grid.Sequences > maxShardTokens / Grid.Length)
+            throw new RhoException($"the shard has {Grid.Sequences} sequences of {Grid.Length} tokens; this scorer takes shards of at most {maxShardTokens} tokens");
+        if (FirstSequence < 0 || FirstSequence > Grid.Sequences) throw new RhoException($"first_sequence is {FirstSequence}; the shard has {Grid.Sequences} sequences");
+    }
+
+    private static bool IsHash(string text) => text.Length == 64 && !text.AsSpan().ContainsAnyExcept("0123456789abcdef");
+}
+
+/// <summary>What a shard's stream has for its client: scores in order, or the wish for the shard's tokens.</summary>
+/// <param name="NeedsTokens">The losses are not cached and this stream is to score them: tokens, please. Comes at most once.</param>
+/// <param name="FirstToken">Where the scores begin in the shard.</param>
+/// <param name="Skip">How many of the scores' tokens lie before what was asked for.</param>
+[StructLayout(LayoutKind.Auto)]
+public readonly record struct ShardEvent(bool NeedsTokens, long FirstToken, EncodedScores Scores, int Skip, bool FromCache)
+{
+    public static ShardEvent TokensPlease => new(NeedsTokens: true, 0, default, 0, FromCache: false);
+}
+
+/// <summary>The client's tokens once they were asked for; null where the client ended its stream.</summary>
+public delegate Task<TokenBlock?> TokenSource(CancellationToken cancellation);

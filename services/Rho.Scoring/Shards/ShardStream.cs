@@ -1,0 +1,249 @@
+using System.Diagnostics;
+using System.Runtime.CompilerServices;
+using Microsoft.Extensions.Logging;
+using Rho.Scoring.Caching;
+
+namespace Rho.Scoring.Shards;
+
+/// <summary>
+/// The losses of one shard for one client, in order, from wherever they come first:
+/// 1. from the own job, where this stream is the one that scores;
+/// 2. from the store, where they are cached or another replica is writing them;
+/// 3. where they are missing, by becoming the one that scores: lease, tokens from the client, job;
+/// 4. where another holds the lease, by waiting for what it writes, and taking over when it dies or makes no progress.
+/// Without a store, or when it is away, every stream scores for itself.
+/// </summary>
+internal sealed class ShardStream : IAsyncDisposable
+{
+    private const int ReadChunks = 8;
+    private static readonly TimeSpan FirstPoll = TimeSpan.FromMilliseconds(5);
+    private static readonly TimeSpan LongestPoll = TimeSpan.FromMilliseconds(100);
+
+    private readonly ShardRequest _request;
+    private readonly ServedReference _reference;
+    private readonly ILossStore _store;
+    private readonly ScoringOptions _options;
+    private readonly TokenSource _tokens;
+    private readonly ScoringMetrics _metrics;
+    private readonly ILogger _logger;
+    private readonly ScoreKey _key;
+    private TokenSpool? _spool;
+    private ShardJob? _job;
+
+    public ShardStream(
+        ShardRequest request, ServedReference reference, ILossStore store, ScoringOptions options, TokenSource tokens, ScoringMetrics metrics, ILogger logger)
+    {
+        _request = request;
+        _reference = reference;
+        _store = store;
+        _options = options;
+        _tokens = tokens;
+        _metrics = metrics;
+        _logger = logger;
+        _key = new ScoreKey(reference.Fingerprint, request.Sha256, request.LayoutSha256, request.Format, request.Grid);
+    }
+
+    /// <exception cref="OverloadedException">There is no room in the queue for what has to be scored.</exception>
+    /// <exception cref="CorruptDataException">The client's tokens do not have the shard's hash.</exception>
+    public async IAsyncEnumerable<ShardEvent> RunAsync([EnumeratorCancellation] CancellationToken cancellation)
+    {
+        var grid = _request.Grid;
+        var chunk = grid.ChunkOf(_request.FirstSequence);
+        long waitingSince = 0;
+        var poll = FirstPoll;
+        while (chunk < grid.Chunks)
+        {
+            // 1.
+            if (_job is not null && await _job.TakeAsync(chunk, cancellation).ConfigureAwait(false) is { } own)
+            {
+                yield return Scored(chunk++, own, fromCache: false);
+                continue;
+            }
+
+            // 2.
+            var stored = await ReadStoreAsync(chunk, cancellation).ConfigureAwait(false);
+            foreach (var payload in stored) yield return Scored(chunk++, payload, fromCache: true);
+            if (stored.Count > 0)
+            {
+                EndWait(ref waitingSince);
+                poll = FirstPoll;
+                continue;
+            }
+
+            if (_job is { HandedOver: true })
+            {
+                await _job.DisposeAsync().ConfigureAwait(false);
+                _job = null;
+            }
+
+            if (_job is not null)
+            {
+                // Stored, and lost again since.
+                yield return Scored(chunk, await _job.ScoreAsync(chunk).ConfigureAwait(false), fromCache: false);
+                chunk++;
+                continue;
+            }
+
+            // 3.
+            var impatient = waitingSince != 0 && Stopwatch.GetElapsedTime(waitingSince) > _options.FollowPatience;
+            var lead = await TryLeadAsync(chunk, impatient, cancellation).ConfigureAwait(false);
+            if (lead is not null)
+            {
+                await using (lead.ConfigureAwait(false))
+                {
+                    EndWait(ref waitingSince);
+                    if (!lead.HasWork) continue;
+                    if (_spool is null)
+                    {
+                        yield return ShardEvent.TokensPlease;
+                        await ReceiveTokensAsync(cancellation).ConfigureAwait(false);
+                    }
+
+                    _job = lead.Start(_spool!, cancellation);
+                }
+
+                continue;
+            }
+
+            // 4.
+            if (waitingSince == 0)
+            {
+                waitingSince = Stopwatch.GetTimestamp();
+                _metrics.CacheMisses.Add(1);
+            }
+
+            await Task.Delay(poll, cancellation).ConfigureAwait(false);
+            poll = poll * 2 < LongestPoll ? poll * 2 : LongestPoll;
+        }
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        if (_job is not null) await _job.DisposeAsync().ConfigureAwait(false);
+        _spool?.Dispose();
+    }
+
+    private ShardEvent Scored(int chunk, byte[] payload, bool fromCache)
+    {
+        var grid = _request.Grid;
+        var first = grid.FirstSequence(chunk);
+        var skip = (int)Math.Max(0, _request.FirstSequence - first) * grid.Length;
+        if (fromCache) _metrics.CacheTokens.Add(grid.TokensIn(chunk), new KeyValuePair<string, object?>("store", _store.Kind));
+        return new ShardEvent(NeedsTokens: false, first * grid.Length + skip, new EncodedScores(_request.Format, payload), skip, fromCache);
+    }
+
+    private async Task<IReadOnlyList<byte[]>> ReadStoreAsync(int chunk, CancellationToken cancellation)
+    {
+        if (!_store.Available) return [];
+        try
+        {
+            return await _store.ReadAsync(_key, chunk, Math.Min(ReadChunks, _request.Grid.Chunks - chunk), cancellation).ConfigureAwait(false);
+        }
+        catch (StoreUnavailableException)
+        {
+            return [];
+        }
+    }
+
+    /// <summary>
+    /// The right to score: with the lease; without one where the store is away, or where its holder wrote nothing for too long.
+    /// Null where another holds the lease.
+    /// </summary>
+    private async Task<Lead?> TryLeadAsync(int chunk, bool impatient, CancellationToken cancellation)
+    {
+        IShardLease? lease = null;
+        var present = new bool[_request.Grid.Chunks];
+        if (_store.Available)
+        {
+            try
+            {
+                lease = await _store.TryLeaseAsync(_key, cancellation).ConfigureAwait(false);
+                if (lease is null && !impatient) return null;
+                // The writer before may have stored more between this stream's look and the lease.
+                present = await _store.PresentAsync(_key, cancellation).ConfigureAwait(false);
+            }
+            catch (StoreUnavailableException e)
+            {
+                _logger.LogDebug("Shard {Shard} is scored without cache: {Reason}", _key.Shard, e.Message);
+            }
+        }
+
+        try
+        {
+            var missing = 0L;
+            for (var i = chunk; i < present.Length; i++)
+                if (!present[i])
+                    missing += _request.Grid.TokensIn(i);
+            return new Lead(this, chunk, present, lease, impatient, missing, missing == 0 ? null : _reference.Admission.Admit(missing));
+        }
+        catch
+        {
+            if (lease is not null) await lease.DisposeAsync().ConfigureAwait(false);
+            throw;
+        }
+    }
+
+    private async Task ReceiveTokensAsync(CancellationToken cancellation)
+    {
+        var spool = new TokenSpool(_options.SpoolDirectory ?? Path.GetTempPath(), _request, _reference.VocabularySize);
+        try
+        {
+            while (!spool.IsComplete)
+            {
+                using var patience = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
+                patience.CancelAfter(_options.UploadPatience);
+                TokenBlock block;
+                try
+                {
+                    block = await _tokens(patience.Token).ConfigureAwait(false)
+                        ?? throw new RhoException($"the stream of tokens ended at token {spool.Received} of {_request.Grid.Tokens}");
+                }
+                catch (OperationCanceledException) when (!cancellation.IsCancellationRequested)
+                {
+                    throw new UnavailableException($"the client was asked for tokens and sent none for {_options.UploadPatience.TotalSeconds:0} s, at token {spool.Received} of {_request.Grid.Tokens}");
+                }
+
+                spool.Append(block);
+            }
+
+            spool.Verify();
+            _spool = spool;
+        }
+        catch
+        {
+            spool.Dispose();
+            throw;
+        }
+    }
+
+    private void EndWait(ref long waitingSince)
+    {
+        if (waitingSince == 0) return;
+        _metrics.LeaseWaits.Record(Stopwatch.GetElapsedTime(waitingSince).TotalSeconds);
+        waitingSince = 0;
+    }
+
+    /// <summary>What is held between winning the right to score and starting to: given back when anything in between fails.</summary>
+    private sealed class Lead(
+        ShardStream stream, int firstChunk, bool[] present, IShardLease? lease, bool despiteLease, long missing, Work.AdmittedWork? admitted) : IAsyncDisposable
+    {
+        private bool _started;
+
+        public bool HasWork => missing > 0;
+
+        public ShardJob Start(TokenSpool spool, CancellationToken cancellation)
+        {
+            _started = true;
+            return new ShardJob(
+                stream._request, stream._key, stream._reference, stream._store, spool, admitted!, firstChunk, present, lease,
+                despiteLease, stream._metrics, stream._logger, cancellation);
+        }
+
+        public async ValueTask DisposeAsync()
+        {
+            if (_started) return;
+            admitted?.Dispose();
+            if (lease is not null) await lease.DisposeAsync().ConfigureAwait(false);
+        }
+    }
+}
