@@ -9,6 +9,9 @@ namespace Rho.Hosting;
 /// <summary>Stands before every gRPC call: turns exceptions into statuses, logs what the server has to answer for, and measures.</summary>
 internal sealed partial class ErrorInterceptor : Interceptor
 {
+    /// <summary>Marks, in a request's items, that its call got as far as this.</summary>
+    public static readonly object Reached = new();
+
     private readonly ILogger<ErrorInterceptor> _logger;
     private readonly ServiceHealth _health;
     private readonly UpDownCounter<long> _active;
@@ -43,6 +46,7 @@ internal sealed partial class ErrorInterceptor : Interceptor
 
     private async Task<T> Guard<T>(ServerCallContext context, Func<Task<T>> call)
     {
+        context.GetHttpContext().Items[Reached] = true;
         var method = new KeyValuePair<string, object?>("method", context.Method);
         var start = Stopwatch.GetTimestamp();
         var code = StatusCode.OK;

@@ -7,6 +7,8 @@ namespace Rho.Hosting;
 /// <summary>The one table from exceptions to statuses, for gRPC and HTTP.</summary>
 public static class ErrorStatus
 {
+    internal const string Malformed = "the message is malformed: it cannot be decoded as the method's request";
+
     /// <summary>The gRPC code that an exception ends a call with.</summary>
     public static StatusCode ToGrpc(Exception exception) => exception switch
     {
@@ -41,7 +43,7 @@ public static class ErrorStatus
     {
         RhoException or BadHttpRequestException => exception.Message,
         RpcException rpc => rpc.Status.Detail,
-        InvalidProtocolBufferException => "the message is malformed: it cannot be decoded as the method's request",
+        InvalidProtocolBufferException => Malformed,
         OperationCanceledException => "the call was cancelled",
         _ => "internal error; the server's log has the details",
     };

@@ -1,9 +1,14 @@
+using Grpc.Core;
 using Microsoft.AspNetCore.Http;
+using Microsoft.AspNetCore.Http.Features;
 using Microsoft.Extensions.Logging;
 
 namespace Rho.Hosting;
 
-/// <summary>Turns the exceptions of HTTP endpoints into a status and a JSON body in the shape that OpenAI clients know.</summary>
+/// <summary>
+/// Turns the exceptions of HTTP endpoints into a status and a JSON body in the shape that OpenAI clients know, and says so when a gRPC
+/// request could not be decoded: that happens before any interceptor, and the gRPC server calls it UNKNOWN.
+/// </summary>
 internal sealed partial class HttpErrors(RequestDelegate next, ILogger<HttpErrors> logger)
 {
     public static bool IsGrpc(HttpRequest request) => request.ContentType?.StartsWith("application/grpc", StringComparison.OrdinalIgnoreCase) == true;
@@ -29,6 +34,7 @@ internal sealed partial class HttpErrors(RequestDelegate next, ILogger<HttpError
         try
         {
             await next(context);
+            if (IsGrpc(context.Request) && !context.Items.ContainsKey(ErrorInterceptor.Reached)) SayMalformed(context);
         }
         catch (Exception exception) when (!IsGrpc(context.Request) && !context.Response.HasStarted)
         {
@@ -43,6 +49,15 @@ internal sealed partial class HttpErrors(RequestDelegate next, ILogger<HttpError
             else Refused(context.Request.Method, context.Request.Path, status, exception.Message);
             await Write(context, exception);
         }
+    }
+
+    private static void SayMalformed(HttpContext context)
+    {
+        var trailers = context.Features.Get<IHttpResponseTrailersFeature>()?.Trailers;
+        var status = trailers?.ContainsKey("grpc-status") == true ? trailers : context.Response.Headers;
+        if (status["grpc-status"] != ((int)StatusCode.Unknown).ToString() || status.IsReadOnly) return;
+        status["grpc-status"] = ((int)StatusCode.InvalidArgument).ToString();
+        status["grpc-message"] = Uri.EscapeDataString(ErrorStatus.Malformed);
     }
 
     [LoggerMessage(LogLevel.Information, "{Method} {Path} answered {Status}: {Message}")]

@@ -80,7 +80,7 @@ public class ErrorTests
         var method = new Method<byte[], byte[]>(MethodType.Unary, "rho.hosting.tests.Probe", "Unary", raw, raw);
         using var unary = channel.CreateCallInvoker().AsyncUnaryCall(method, null, default, malformed);
         var error = await Assert.ThrowsAsync<RpcException>(() => unary.ResponseAsync);
-        Assert.NotEqual(StatusCode.OK, error.StatusCode);
+        Assert.Equal(StatusCode.InvalidArgument, error.StatusCode);
 
         var duplexMethod = new Method<byte[], byte[]>(MethodType.DuplexStreaming, "rho.hosting.tests.Probe", "Duplex", raw, raw);
         using var duplex = channel.CreateCallInvoker().AsyncDuplexStreamingCall(duplexMethod, null, default);
