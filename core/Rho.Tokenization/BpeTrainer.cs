@@ -108,7 +108,7 @@ public static class BpeTrainer
         {
             Model = new BpeModel(vocabulary, merges, new BpeOptions(), byteLevel: true),
             AddedTokens = added,
-            PreTokenizers = [new SplitPreTokenizer(pattern, isRegex: true, SplitBehavior.Isolated, invert: false), new ByteLevelPreTokenizer(false, false, false)],
+            PreTokenizers = [new SplitPreTokenizer(RegexPattern.Create(pattern), SplitBehavior.Isolated, invert: false), new ByteLevelPreTokenizer(false, false, false)],
             PostProcessor = post,
             Decoders = [new ByteLevelDecoder()],
         };

@@ -7,6 +7,7 @@ internal sealed class Pieces
 {
     private Passage _spareText = new();
     private Passage _rewritten = new();
+    private readonly List<Stretch> _stretches = [];
     private List<(int Start, int End)> _spareRanges = [];
 
     /// <summary>What the ranges are ranges of: the source, or what pre-tokenizers made of it.</summary>
@@ -26,13 +27,68 @@ internal sealed class Pieces
         AtStart = atStart;
     }
 
-    /// <summary>Cuts each range; <paramref name="cut"/> gets the range and adds what becomes of it.</summary>
-    public void Split(Action<Passage, (int Start, int End), List<(int Start, int End)>> cut)
+    /// <summary>Cuts each range at the matches of a pattern.</summary>
+    public void Split(TextPattern pattern, SplitBehavior behavior, bool invert = false)
     {
         _spareRanges.Clear();
-        foreach (var range in Ranges) cut(Text, range, _spareRanges);
+        foreach (var (start, end) in Ranges)
+        {
+            _stretches.Clear();
+            pattern.Find(Text.Text[start..end], _stretches);
+            Cut(start, behavior, invert);
+        }
+
         (Ranges, _spareRanges) = (_spareRanges, Ranges);
-        Ranges.RemoveAll(range => range.Start >= range.End);
+    }
+
+    private void Cut(int offset, SplitBehavior behavior, bool invert)
+    {
+        var first = _spareRanges.Count;
+        switch (behavior)
+        {
+            case SplitBehavior.Isolated:
+            case SplitBehavior.Removed:
+                foreach (var (start, end, isMatch) in _stretches)
+                {
+                    if (behavior == SplitBehavior.Isolated || isMatch == invert) _spareRanges.Add((offset + start, offset + end));
+                }
+
+                break;
+            case SplitBehavior.Contiguous:
+            case SplitBehavior.MergedWithPrevious:
+                var previous = false;
+                foreach (var (start, end, matched) in _stretches)
+                {
+                    var isMatch = matched != invert;
+                    var joins = behavior == SplitBehavior.Contiguous ? isMatch == previous : isMatch && !previous;
+                    if (joins && _spareRanges.Count > first) _spareRanges[^1] = (_spareRanges[^1].Start, offset + end);
+                    else _spareRanges.Add((offset + start, offset + end));
+                    previous = isMatch;
+                }
+
+                break;
+            case SplitBehavior.MergedWithNext:
+                var following = false;
+                for (var i = _stretches.Count - 1; i >= 0; i--)
+                {
+                    var (start, end, matched) = _stretches[i];
+                    var isMatch = matched != invert;
+                    if (isMatch && !following && _spareRanges.Count > first) _spareRanges[^1] = (offset + start, _spareRanges[^1].End);
+                    else _spareRanges.Add((offset + start, offset + end));
+                    following = isMatch;
+                }
+
+                _spareRanges.Reverse(first, _spareRanges.Count - first);
+                break;
+        }
+
+        var kept = first;
+        for (var i = first; i < _spareRanges.Count; i++)
+        {
+            if (_spareRanges[i].Start < _spareRanges[i].End) _spareRanges[kept++] = _spareRanges[i];
+        }
+
+        _spareRanges.RemoveRange(kept, _spareRanges.Count - kept);
     }
 
     /// <summary>Writes each range anew; <paramref name="write"/> gets source, target, range and its index.</summary>
@@ -73,11 +129,39 @@ internal abstract class PreTokenizer
                 part.Allow("type", "add_prefix_space", "trim_offsets", "use_regex");
                 return [new ByteLevelPreTokenizer(part.Flag("add_prefix_space", true), part.Flag("trim_offsets", true), part.Flag("use_regex", true))];
             case "Split":
-                return [SplitPreTokenizer.ReadSplit(part)];
+                part.Allow("type", "pattern", "behavior", "invert");
+                return [new SplitPreTokenizer(TextPattern.Read(part.Get("pattern")), Behavior(part.Get("behavior")), part.Flag("invert", false))];
+            case "Metaspace":
+                var (replacement, prepend, split) = MetaspacePreTokenizer.ReadSettings(part);
+                return [new MetaspacePreTokenizer(replacement, prepend, split)];
+            case "Digits":
+                part.Allow("type", "individual_digits");
+                var single = part.Flag("individual_digits", false);
+                return [new SimplePreTokenizer(type, CharacterPattern.Numeric, single ? SplitBehavior.Isolated : SplitBehavior.Contiguous, false, json => json.WriteBoolean("individual_digits", single))];
+            case "Punctuation":
+                part.Allow("type", "behavior");
+                var behavior = part.Find("behavior").IsNull ? SplitBehavior.Isolated : Behavior(part.Get("behavior"));
+                return [new SimplePreTokenizer(type, CharacterPattern.Punctuation, behavior, false, json => json.WriteString("behavior", behavior.ToString()))];
+            case "Whitespace":
+                part.Allow("type");
+                return [new SimplePreTokenizer(type, WordPattern.Instance, SplitBehavior.Removed, invert: true)];
+            case "WhitespaceSplit":
+                part.Allow("type");
+                return [new SimplePreTokenizer(type, CharacterPattern.WhiteSpace, SplitBehavior.Removed, invert: false)];
             default:
                 throw part.Error($"pre-tokenizer '{type}' is not supported");
         }
     }
+
+    private static SplitBehavior Behavior(JsonPart part) => part.Text() switch
+    {
+        "Removed" => SplitBehavior.Removed,
+        "Isolated" => SplitBehavior.Isolated,
+        "MergedWithPrevious" => SplitBehavior.MergedWithPrevious,
+        "MergedWithNext" => SplitBehavior.MergedWithNext,
+        "Contiguous" => SplitBehavior.Contiguous,
+        var other => throw part.Error($"'{other}' is not supported"),
+    };
 }
 
 /// <summary>
@@ -86,6 +170,8 @@ internal abstract class PreTokenizer
 /// </summary>
 internal sealed class ByteLevelPreTokenizer(bool addPrefixSpace, bool trimOffsets, bool useRegex) : PreTokenizer
 {
+    private static readonly RegexPattern _pattern = RegexPattern.Create(Gpt2Splitter.Pattern);
+
     public bool AddPrefixSpace => addPrefixSpace;
 
     public bool UseRegex => useRegex;
@@ -103,17 +189,7 @@ internal sealed class ByteLevelPreTokenizer(bool addPrefixSpace, bool trimOffset
             });
         }
 
-        if (!useRegex) return;
-        pieces.Split((text, range, words) =>
-        {
-            var piece = text.Text[range.Start..range.End];
-            for (var start = 0; start < piece.Length;)
-            {
-                var end = Gpt2Splitter.Instance.Next(piece, start);
-                words.Add((range.Start + start, range.Start + end));
-                start = end;
-            }
-        });
+        if (useRegex) pieces.Split(_pattern, SplitBehavior.Isolated);
     }
 
     public override void Write(Utf8JsonWriter json)
@@ -137,67 +213,89 @@ internal enum SplitBehavior
 }
 
 /// <summary>Cuts at the matches of a pattern.</summary>
-internal sealed class SplitPreTokenizer : PreTokenizer
+internal sealed class SplitPreTokenizer(TextPattern pattern, SplitBehavior behavior, bool invert) : PreTokenizer
 {
-    private readonly string _pattern;
-    private readonly bool _isRegex;
-    private readonly SplitBehavior _behavior;
-    private readonly bool _invert;
-    private readonly Splitter? _splitter;
-
-    public SplitPreTokenizer(string pattern, bool isRegex, SplitBehavior behavior, bool invert)
-    {
-        _pattern = pattern;
-        _isRegex = isRegex;
-        _behavior = behavior;
-        _invert = invert;
-        _splitter = !isRegex ? null : pattern switch
-        {
-            Gpt2Splitter.Pattern => Gpt2Splitter.Instance,
-            LlamaSplitter.Llama3Pattern => LlamaSplitter.Llama3,
-            LlamaSplitter.Qwen2Pattern => LlamaSplitter.Qwen2,
-            _ => null,
-        };
-    }
-
     /// <summary>Matches of a known splitter adjoin, so keeping the matches alone keeps everything.</summary>
-    public override Splitter? Direct => (_behavior, _invert) is (SplitBehavior.Isolated, _) or (SplitBehavior.Removed, true) ? _splitter : null;
+    public override Splitter? Direct =>
+        pattern is RegexPattern { Known: { } known } && (behavior, invert) is (SplitBehavior.Isolated, _) or (SplitBehavior.Removed, true) ? known : null;
 
-    public override void Apply(Pieces pieces)
-    {
-        pieces.Split((text, range, words) =>
-        {
-            var piece = text.Text[range.Start..range.End];
-            var splitter = _splitter!;
-            for (var start = 0; start < piece.Length;)
-            {
-                var end = splitter.Next(piece, start);
-                words.Add((range.Start + start, range.Start + end));
-                start = end;
-            }
-        });
-    }
+    public override void Apply(Pieces pieces) => pieces.Split(pattern, behavior, invert);
 
     public override void Write(Utf8JsonWriter json)
     {
         json.WriteStartObject();
         json.WriteString("type", "Split");
-        json.WriteStartObject("pattern");
-        json.WriteString(_isRegex ? "Regex" : "String", _pattern);
+        json.WritePropertyName("pattern");
+        pattern.Write(json);
+        json.WriteString("behavior", behavior.ToString());
+        json.WriteBoolean("invert", invert);
         json.WriteEndObject();
-        json.WriteString("behavior", _behavior.ToString());
-        json.WriteBoolean("invert", _invert);
+    }
+}
+
+/// <summary>One of the pre-tokenizers that cut at a kind of characters and have few or no settings.</summary>
+internal sealed class SimplePreTokenizer(string type, TextPattern pattern, SplitBehavior behavior, bool invert, Action<Utf8JsonWriter>? settings = null) : PreTokenizer
+{
+    public override void Apply(Pieces pieces) => pieces.Split(pattern, behavior, invert);
+
+    public override void Write(Utf8JsonWriter json)
+    {
+        json.WriteStartObject();
+        json.WriteString("type", type);
+        settings?.Invoke(json);
+        json.WriteEndObject();
+    }
+}
+
+internal enum PrependScheme
+{
+    Always,
+    First,
+    Never,
+}
+
+/// <summary>Blanks become a visible character, one is put in front, and words are cut before it.</summary>
+internal sealed class MetaspacePreTokenizer(char replacement, PrependScheme prepend, bool split) : PreTokenizer
+{
+    private readonly CharacterPattern _pattern = CharacterPattern.Only(replacement);
+
+    public override void Apply(Pieces pieces)
+    {
+        pieces.Rewrite((source, target, range, index) =>
+        {
+            var first = source.Text[range.Start];
+            var wanted = prepend == PrependScheme.Always || (prepend == PrependScheme.First && index == 0 && pieces.AtStart);
+            if (wanted && first != ' ' && first != replacement) target.Append([replacement], source, range.Start, char.IsHighSurrogate(first) ? 2 : 1);
+            var start = target.Length;
+            target.Append(source, range.Start, range.End - range.Start);
+            target.Replace(start, target.Length, ' ', replacement);
+        });
+        if (split) pieces.Split(_pattern, SplitBehavior.MergedWithNext);
+    }
+
+    public override void Write(Utf8JsonWriter json) => Write(json, replacement, prepend, split);
+
+    public static void Write(Utf8JsonWriter json, char replacement, PrependScheme prepend, bool split)
+    {
+        json.WriteStartObject();
+        json.WriteString("type", "Metaspace");
+        json.WriteString("replacement", replacement.ToString());
+        json.WriteString("prepend_scheme", prepend.ToString().ToLowerInvariant());
+        json.WriteBoolean("split", split);
         json.WriteEndObject();
     }
 
-    public static SplitPreTokenizer ReadSplit(JsonPart part)
+    public static (char Replacement, PrependScheme Prepend, bool Split) ReadSettings(JsonPart part)
     {
-        part.Allow("type", "pattern", "behavior", "invert");
-        var pattern = part.Get("pattern");
-        pattern.Allow("String", "Regex");
-        var regex = pattern.OptionalText("Regex");
-        if (!Enum.TryParse<SplitBehavior>(part.Text("behavior"), out var behavior)) throw part.Find("behavior").Error($"'{part.Text("behavior")}' is not supported");
-        var split = new SplitPreTokenizer(regex ?? pattern.Text("String"), regex is not null, behavior, part.Flag("invert", false));
-        return split.Direct is null ? throw pattern.Error("this pattern is not supported") : split;
+        part.Allow("type", "replacement", "prepend_scheme", "split", "add_prefix_space", "str_rep");
+        var prepend = part.OptionalText("prepend_scheme") switch
+        {
+            null or "always" => PrependScheme.Always,
+            "first" => PrependScheme.First,
+            "never" => PrependScheme.Never,
+            var other => throw part.Find("prepend_scheme").Error($"'{other}' is not supported"),
+        };
+        if (!part.Flag("add_prefix_space", true)) prepend = PrependScheme.Never;
+        return (part.Character("replacement"), prepend, part.Flag("split", true));
     }
 }

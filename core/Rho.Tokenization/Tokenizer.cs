@@ -35,9 +35,9 @@ public sealed class Tokenizer
         }
 
         VocabularySize = Math.Max(_model.Vocabulary.Size, _added.Count == 0 ? 0 : _added.Keys.Max() + 1);
-        _rawMatcher = Matcher(_added.Values.Where(token => !token.Normalized));
-        _normalizedMatcher = Matcher(_added.Values.Where(token => token.Normalized));
-        _direct = _normalizedMatcher is null ? DirectSplitter(parts.PreTokenizers) : null;
+        _rawMatcher = Matcher(_added.Values.Where(token => !token.Normalized), token => token.Content);
+        _normalizedMatcher = Matcher(_added.Values.Where(token => token.Normalized), Normalized);
+        _direct = _normalizedMatcher is null && parts.Normalizers.Count == 0 ? DirectSplitter(parts.PreTokenizers) : null;
         Fingerprint = parts.Fingerprint();
 
         if (parts.Decoders is [ByteLevelDecoder])
@@ -118,7 +118,7 @@ public sealed class Tokenizer
         var output = new List<TokenSpan>();
         Encode(WellFormed(text), new SpanSink(output));
         if (_parts.PostProcessor is not { } post) return output;
-        if (post.TrimOffsets) TrimOffsets(output, post.AddPrefixSpace);
+        if (post.TrimOffsets) TrimOffsets(text, output, post.AddPrefixSpace);
         if (!addSpecialTokens) return output;
         return [.. post.Prefix.Select(id => new TokenSpan(id, 0, 0)), .. output, .. post.Suffix.Select(id => new TokenSpan(id, 0, 0))];
     }
@@ -155,8 +155,7 @@ public sealed class Tokenizer
         }
 
         var pieces = Scratch.OfThread.Pieces;
-        var passage = Scratch.OfThread.Source;
-        passage.Load(text, offset, sink.WantsOffsets);
+        var passage = Scratch.OfThread.Normalize(text, offset, sink.WantsOffsets, _parts.Normalizers);
         var search = 0;
         var taken = 0;
         while (_normalizedMatcher is not null && taken < passage.Length)
@@ -202,24 +201,29 @@ public sealed class Tokenizer
     }
 
     /// <summary>Takes white space at their ends off the offsets, as Hugging Face's ByteLevel post-processor does.</summary>
-    private void TrimOffsets(List<TokenSpan> tokens, bool addPrefixSpace)
+    private void TrimOffsets(string text, List<TokenSpan> tokens, bool addPrefixSpace)
     {
         for (var i = 0; i < tokens.Count; i++)
         {
             var (id, start, end) = tokens[i];
-            var token = Find(id) ?? "";
-            var leading = token.Length - token.AsSpan().TrimStart(TrimmedCharacters).Length;
-            var trailing = token.Length - token.AsSpan().TrimEnd(TrimmedCharacters).Length;
+            var token = _added.ContainsKey(id) ? text.AsSpan(start, end - start) : Find(id);
+            var leading = token.Length - token.TrimStart(TrimmedCharacters).Length;
+            var trailing = token.Length - token.TrimEnd(TrimmedCharacters).Length;
             if (leading > 0)
             {
                 if (addPrefixSpace && leading == 1 && (i == 0 || start == 0)) leading = 0;
                 start = Math.Min(start + leading, end);
+                if (IsInsidePair(text, start)) start++;
             }
 
             if (trailing > 0 && end >= trailing) end = Math.Max(end - trailing, start);
+            if (IsInsidePair(text, end)) end--;
             tokens[i] = new TokenSpan(id, start, end);
         }
     }
+
+    private static bool IsInsidePair(string text, int index) =>
+        index > 0 && index < text.Length && char.IsHighSurrogate(text[index - 1]) && char.IsLowSurrogate(text[index]);
 
     /// <summary>A blank as <see cref="ByteAlphabet"/> spells it, and white space.</summary>
     private static readonly string TrimmedCharacters =
@@ -293,16 +297,28 @@ public sealed class Tokenizer
     public ReadOnlyMemory<byte> TokenBytes(int id)
     {
         var token = IdToToken(id);
-        return _tokenBytes is not null ? _tokenBytes[id] : Encoding.UTF8.GetBytes(token);
+        if (_tokenBytes is not null) return _tokenBytes[id];
+        foreach (var step in _parts.Decoders)
+        {
+            if (step is ByteFallbackDecoder && ByteFallbackDecoder.TryByte(token, out var value)) return new[] { value };
+            if (step is ByteLevelDecoder) return ByteAlphabet.Bytes(token);
+            token = step.Spell(token);
+        }
+
+        return Encoding.UTF8.GetBytes(token);
     }
 
     private string? Find(int id) => _added.TryGetValue(id, out var token) ? token.Content : _model.Vocabulary[id];
 
     private RhoException NoToken(int id) => new($"token id {id}: the vocabulary has no such token (ids go from 0 to {VocabularySize - 1})");
 
-    private static AddedTokenMatcher? Matcher(IEnumerable<AddedToken> tokens)
+    /// <summary>A token's text as it stands in normalized text.</summary>
+    private string Normalized(AddedToken token) =>
+        Scratch.OfThread.Normalize(token.Content, 0, tracked: false, _parts.Normalizers).Text.ToString();
+
+    private static AddedTokenMatcher? Matcher(IEnumerable<AddedToken> tokens, Func<AddedToken, string> text)
     {
-        var list = tokens.Select(token => (token.Content, token)).ToArray();
+        var list = tokens.Select(token => (Text: text(token), token)).Where(item => item.Text.Length > 0).ToArray();
         return list.Length == 0 ? null : new AddedTokenMatcher(list);
     }
 
@@ -319,12 +335,25 @@ public sealed class Tokenizer
         [ThreadStatic]
         private static Scratch? _ofThread;
 
+        private Passage _passage = new();
+        private Passage _spare = new();
+
         public static Scratch OfThread => _ofThread ??= new Scratch();
 
         public List<int> Ids { get; } = [];
 
-        public Passage Source { get; } = new();
-
         public Pieces Pieces { get; } = new();
+
+        public Passage Normalize(ReadOnlySpan<char> text, int offset, bool tracked, IReadOnlyList<Normalizer> normalizers)
+        {
+            _passage.Load(text, offset, tracked);
+            foreach (var normalizer in normalizers)
+            {
+                _spare.Clear(tracked);
+                if (normalizer.Apply(_passage, _spare)) (_passage, _spare) = (_spare, _passage);
+            }
+
+            return _passage;
+        }
     }
 }

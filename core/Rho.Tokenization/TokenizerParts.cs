@@ -11,6 +11,8 @@ internal sealed record TokenizerParts
 
     public IReadOnlyList<AddedToken> AddedTokens { get; init; } = [];
 
+    public IReadOnlyList<Normalizer> Normalizers { get; init; } = [];
+
     public IReadOnlyList<PreTokenizer> PreTokenizers { get; init; } = [];
 
     public PostProcessor? PostProcessor { get; init; }
@@ -22,8 +24,6 @@ internal sealed record TokenizerParts
     {
         part.Allow("version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer", "post_processor", "decoder", "model");
         var normalizer = part.Find("normalizer");
-        if (!normalizer.IsNull) throw normalizer.Error($"normalizer '{normalizer.Text("type")}' is not supported");
-
         var cutting = part.Find("pre_tokenizer");
         PreTokenizer[] preTokenizers = cutting.IsNull ? [] : [.. PreTokenizer.Read(cutting)];
         if (preTokenizers.Take(preTokenizers.Length - 1).Any(step => step is ByteLevelPreTokenizer))
@@ -41,6 +41,7 @@ internal sealed record TokenizerParts
                 var type => throw model.Error($"model '{type}' is not supported"),
             },
             AddedTokens = added.IsNull ? [] : [.. added.Items().Select(ReadAddedToken)],
+            Normalizers = normalizer.IsNull ? [] : [.. Normalizer.Read(normalizer)],
             PreTokenizers = preTokenizers,
             PostProcessor = post.IsNull ? null : PostProcessor.Read(post),
             Decoders = decoder.IsNull ? [] : [.. DecoderStep.Read(decoder)],
@@ -63,7 +64,7 @@ internal sealed record TokenizerParts
         json.WriteStartArray("added_tokens");
         foreach (var token in AddedTokens.OrderBy(token => token.Id)) WriteAddedToken(json, token, withSpecial: true);
         json.WriteEndArray();
-        json.WriteNull("normalizer");
+        WriteSteps(json, "normalizer", "normalizers", [.. Normalizers.Select<Normalizer, Action<Utf8JsonWriter>>(step => step.Write)]);
         WriteSteps(json, "pre_tokenizer", "pretokenizers", [.. PreTokenizers.Select<PreTokenizer, Action<Utf8JsonWriter>>(step => step.Write)]);
         json.WritePropertyName("post_processor");
         if (PostProcessor is null) json.WriteNullValue();
@@ -124,6 +125,7 @@ internal sealed record TokenizerParts
             foreach (var token in AddedTokens.OrderBy(token => token.Id)) WriteAddedToken(json, token, withSpecial: false);
             json.WriteEndArray();
             json.WriteStartArray();
+            foreach (var step in Normalizers) step.Write(json);
             json.WriteEndArray();
             json.WriteStartArray();
             foreach (var step in PreTokenizers) step.Write(json);

@@ -1,0 +1,95 @@
+using System.Text.Json;
+
+namespace Rho.Tokenization.Tests;
+
+/// <summary>Equal to Hugging Face tokenizers on every text of Data/texts.json; see Data/make_huggingface.js.</summary>
+public sealed class HuggingFaceTests
+{
+    public static TheoryData<string> Kinds() =>
+        [.. Directory.GetDirectories(Path.Combine(TestData.Folder, "huggingface")).Select(folder => Path.GetFileName(folder)!).Order(StringComparer.Ordinal)];
+
+    [Theory]
+    [MemberData(nameof(Kinds))]
+    public void Encode_AnyText_GivesTheSameIds(string kind)
+    {
+        var tokenizer = Load(kind);
+        ForEachCase(kind, (text, expected) =>
+        {
+            var ids = TestData.Ids(expected.GetProperty("ids"));
+            Assert.Equal(ids, tokenizer.Encode(text));
+            Assert.Equal(expected.TryGetProperty("special", out var special) ? TestData.Ids(special) : ids, tokenizer.Encode(text, addSpecialTokens: true));
+        });
+    }
+
+    [Theory]
+    [MemberData(nameof(Kinds))]
+    public void EncodeWithOffsets_AnyText_GivesTheSameIdsAndOffsets(string kind)
+    {
+        var tokenizer = Load(kind);
+        ForEachCase(kind, (text, expected) =>
+        {
+            var tokens = tokenizer.EncodeWithOffsets(text);
+            Assert.Equal(TestData.Ids(expected.GetProperty("ids")), tokens.Select(token => token.Id));
+            if (!expected.TryGetProperty("offsets", out var offsets)) return;
+            Assert.Equal(
+                offsets.EnumerateArray().Select(pair => (pair[0].GetInt32(), pair[1].GetInt32())),
+                tokens.Select(token => (token.Start, token.End)));
+        });
+    }
+
+    [Theory]
+    [MemberData(nameof(Kinds))]
+    public void Decode_AnyIds_GivesTheSameText(string kind)
+    {
+        var tokenizer = Load(kind);
+        ForEachCase(kind, (_, expected) =>
+        {
+            var ids = TestData.Ids(expected.GetProperty("ids"));
+            if (!expected.TryGetProperty("decoded", out var text)) return;
+            var decoded = text.GetString();
+            var skipped = expected.TryGetProperty("skipped", out var other) ? other.GetString() : decoded;
+            Assert.Equal(decoded, tokenizer.Decode(ids));
+            Assert.Equal(skipped, tokenizer.Decode(ids, skipSpecialTokens: true));
+            Assert.Equal(decoded, Stream(tokenizer, ids, false));
+            Assert.Equal(skipped, Stream(tokenizer, ids, true));
+        });
+
+        foreach (var item in Expected(kind).GetProperty("decodings").EnumerateArray())
+        {
+            var ids = TestData.Ids(item.GetProperty("ids"));
+            var skip = item.GetProperty("skip").GetBoolean();
+            Assert.Equal(item.GetProperty("decoded").GetString(), tokenizer.Decode(ids, skip));
+            Assert.Equal(item.GetProperty("decoded").GetString(), Stream(tokenizer, ids, skip));
+        }
+    }
+
+    private static string Stream(Tokenizer tokenizer, int[] ids, bool skipSpecialTokens)
+    {
+        var decoder = tokenizer.CreateStreamingDecoder(skipSpecialTokens);
+        return string.Concat(ids.Select(decoder.Append)) + decoder.Flush();
+    }
+
+    private static Tokenizer Load(string kind) => Tokenizer.Load(Path.Combine(TestData.Folder, "huggingface", kind));
+
+    private static JsonElement Expected(string kind) => TestData.ReadCompressed("huggingface", kind, "expected.json.gz");
+
+    private static void ForEachCase(string kind, Action<string, JsonElement> check)
+    {
+        var failures = new List<string>();
+        var cases = Expected(kind).GetProperty("cases");
+        Assert.Equal(TestData.Texts.Length, cases.GetArrayLength());
+        for (var i = 0; i < TestData.Texts.Length; i++)
+        {
+            try
+            {
+                check(TestData.Texts[i], cases[i]);
+            }
+            catch (Xunit.Sdk.XunitException error)
+            {
+                failures.Add($"text {i} {TestData.Show(TestData.Texts[i])}: {error.Message}");
+            }
+        }
+
+        if (failures.Count > 0) Assert.Fail($"{failures.Count} of {TestData.Texts.Length} texts differ.\n{string.Join('\n', failures.Take(3))}");
+    }
+}
