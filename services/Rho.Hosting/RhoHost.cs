@@ -121,12 +121,17 @@ public static partial class RhoHost
     /// </summary>
     public static async Task RunRhoAsync(this WebApplication app, CancellationToken cancellationToken = default)
     {
-        await app.StartRhoAsync(cancellationToken);
-        await app.WaitForShutdownAsync(cancellationToken);
-        foreach (var service in app.Services.GetServices<IHostedService>().OfType<BackgroundService>())
+        try
         {
-            if (service.ExecuteTask is { IsFaulted: true } broken) await broken;
+            await app.StartRhoAsync(cancellationToken);
+            await app.WaitForShutdownAsync(cancellationToken);
         }
+        catch (OperationCanceledException) when (BrokenServices(app).Any())
+        {
+            // It broke while the rest still started, and the host gave the start up.
+        }
+
+        foreach (var broken in BrokenServices(app)) await broken;
     }
 
     /// <summary>Where a started service listens, with the ports that the system chose.</summary>
@@ -139,6 +144,9 @@ public static partial class RhoHost
         Uri? Address(ListenOptions? listener) => listener is null ? null
             : new UriBuilder(options.UsesTls ? "https" : "http", options.Bind == "*" ? "localhost" : options.Bind, listener.IPEndPoint!.Port).Uri;
     }
+
+    private static IEnumerable<Task> BrokenServices(WebApplication app) =>
+        app.Services.GetServices<IHostedService>().OfType<BackgroundService>().Select(service => service.ExecuteTask).OfType<Task>().Where(task => task.IsFaulted);
 
     private static void Listen(KestrelServerOptions kestrel, RhoHostOptions options, Tls? tls, Listeners listeners)
     {

@@ -112,10 +112,12 @@ public class DrainTests
         Assert.Equal($"GrpcPort: port {port} on 127.0.0.1 is in use; choose another one, or 0 to let the system choose", errors.Trim());
     }
 
-    [Fact]
-    public async Task BackgroundService_ThatBreaks_EndsTheRunWithItsError()
+    [Theory]
+    [InlineData(0)]
+    [InlineData(300)]
+    public async Task BackgroundService_ThatBreaks_EndsTheRunWithItsError(int afterMilliseconds)
     {
-        await using var app = ProbeHost.Build(ProbeHost.Options, builder => builder.Services.AddHostedService<Broken>());
+        await using var app = ProbeHost.Build(ProbeHost.Options, builder => builder.Services.AddHostedService(_ => new Broken(afterMilliseconds)));
         var error = await Assert.ThrowsAsync<InvalidOperationException>(() => app.RunRhoAsync().WaitAsync(ProbeHost.Limit));
         Assert.Equal("the loop broke", error.Message);
     }
@@ -134,11 +136,11 @@ public class DrainTests
             Assert.True(clock.Elapsed < ProbeHost.Limit);
     }
 
-    private sealed class Broken : BackgroundService
+    private sealed class Broken(int afterMilliseconds) : BackgroundService
     {
         protected override async Task ExecuteAsync(CancellationToken stoppingToken)
         {
-            await Task.Delay(50, stoppingToken);
+            await Task.Delay(afterMilliseconds, stoppingToken);
             throw new InvalidOperationException("the loop broke");
         }
     }
