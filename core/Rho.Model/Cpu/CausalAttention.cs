@@ -34,7 +34,7 @@ internal sealed unsafe class CausalAttention : autograd.SingleTensorFunction<Cau
 
     public override List<Tensor> backward(autograd.AutogradContext ctx, Tensor grad_output)
     {
-        var (qkv, output, logSums) = (ctx.saved_variables[0], ctx.saved_variables[1], ctx.saved_variables[2]);
+        var (qkv, output, logSums) = (ctx.get_saved_variables()[0], ctx.get_saved_variables()[1], ctx.get_saved_variables()[2]);
         var gradient = grad_output.contiguous();
         var result = empty_like(qkv);
         var shape = (Shape)ctx.get_data("shape");

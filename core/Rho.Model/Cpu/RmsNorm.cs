@@ -24,7 +24,7 @@ internal sealed unsafe class RmsNorm : autograd.SingleTensorFunction<RmsNorm>
 
     public override List<Tensor> backward(autograd.AutogradContext ctx, Tensor grad_output)
     {
-        var (x, weight) = (ctx.saved_variables[0], ctx.saved_variables[1]);
+        var (x, weight) = (ctx.get_saved_variables()[0], ctx.get_saved_variables()[1]);
         var gradient = grad_output.contiguous();
         var (dx, dweight) = (empty_like(x), empty_like(weight));
         var epsilon = (double)ctx.get_data("epsilon");

@@ -21,7 +21,7 @@ internal sealed unsafe class SwiGlu : autograd.SingleTensorFunction<SwiGlu>
 
     public override List<Tensor> backward(autograd.AutogradContext ctx, Tensor grad_output)
     {
-        var gateUp = ctx.saved_variables[0];
+        var gateUp = ctx.get_saved_variables()[0];
         var gradient = grad_output.contiguous();
         var (rows, width) = (gateUp.size(0), gateUp.size(1) / 2);
         var result = empty_like(gateUp);
