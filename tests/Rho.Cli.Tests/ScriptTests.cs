@@ -1,0 +1,64 @@
+using System.Diagnostics;
+using System.Runtime.CompilerServices;
+
+namespace Rho.Cli.Tests;
+
+/// <summary>The script ./rho where it may install nothing.</summary>
+public sealed class ScriptTests : IDisposable
+{
+    private readonly string folder = Directory.CreateTempSubdirectory("rho-script-").FullName;
+
+    public ScriptTests()
+    {
+        // A copy in an empty folder, readable by a user without rights, and a system that has no package and no sudo.
+        File.Copy(Path.Combine(Root(), "rho"), Path.Combine(folder, "rho"));
+        Directory.CreateDirectory(Path.Combine(folder, "bin"));
+        foreach (var name in (string[])["dpkg-query", "sudo"])
+        {
+            File.WriteAllText(Path.Combine(folder, "bin", name), "#!/bin/sh\nexit 1\n");
+            File.SetUnixFileMode(Path.Combine(folder, "bin", name), ReadableAndExecutable);
+        }
+
+        foreach (var path in (string[])[folder, Path.Combine(folder, "bin"), Path.Combine(folder, "rho")]) File.SetUnixFileMode(path, ReadableAndExecutable);
+    }
+
+    private const UnixFileMode ReadableAndExecutable = (UnixFileMode)0b111_101_101;
+
+    public void Dispose() => Directory.Delete(folder, recursive: true);
+
+    [Theory]
+    [InlineData("setup", "libtorch-dev libopenblas0-openmp cmake g++")]
+    [InlineData("test", "libtorch-dev libopenblas0-openmp cmake g++")]
+    [InlineData("train", "libtorch-dev libopenblas0-openmp cmake g++")]
+    public async Task Script_PackagesMissingAndNotAllowedToInstall_SaysWhatToInstall(string command, string expected)
+    {
+        var (code, error) = await RunAsync(command);
+        Assert.Equal(1, code);
+        Assert.Contains("sudo apt-get install --no-install-recommends " + expected, error, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task Script_OwnLibtorch_AsksForNoPackageOfIt()
+    {
+        var (_, error) = await RunAsync("setup", "CMAKE_PREFIX_PATH=/opt/libtorch");
+        Assert.Contains("apt-get install --no-install-recommends cmake g++", error, StringComparison.Ordinal);
+        Assert.DoesNotContain("libtorch-dev", error, StringComparison.Ordinal);
+    }
+
+    private async Task<(int Code, string Error)> RunAsync(string command, params string[] variables)
+    {
+        string[] asNobody = Environment.UserName == "root" ? ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--"] : [];
+        string[] line = [.. asNobody, "env", "-u", "CMAKE_PREFIX_PATH", $"PATH={folder}/bin:{Environment.GetEnvironmentVariable("PATH")}", .. variables, Path.Combine(folder, "rho"), command];
+        var start = new ProcessStartInfo(line[0], line[1..]) { RedirectStandardInput = true, RedirectStandardError = true, RedirectStandardOutput = true, UseShellExecute = false };
+        using var process = Process.Start(start)!;
+        process.StandardInput.Close();
+        using var patience = new CancellationTokenSource(TimeSpan.FromSeconds(30));
+        var output = process.StandardOutput.ReadToEndAsync(patience.Token);
+        var error = await process.StandardError.ReadToEndAsync(patience.Token);
+        await output;
+        await process.WaitForExitAsync(patience.Token);
+        return (process.ExitCode, error);
+    }
+
+    private static string Root([CallerFilePath] string here = "") => Path.GetFullPath(Path.Combine(Path.GetDirectoryName(here)!, "..", ".."));
+}
