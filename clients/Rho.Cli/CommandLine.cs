@@ -19,6 +19,8 @@ internal static class CommandLine
     {
         var root = new RootCommand("Rho trains language models on the tokens that matter (selective language modeling).")
         {
+            TokenizerCommand.Create(),
+            CorpusCommand.Create(),
             DoctorCommand.Create(),
         };
         foreach (var option in root.Options.OfType<HelpOption>()) option.Action = new HelpWithExamples();

@@ -6,34 +6,34 @@ namespace Rho.Cli.Commands;
 /// <summary>The options that all services take: where they listen, who may call, how they stop.</summary>
 internal sealed class ServiceOptions(string service)
 {
-    private readonly Option<string> bind = new("--bind") { Description = "Address to listen on; * for all", HelpName = "IP", DefaultValueFactory = _ => "127.0.0.1" };
-    private readonly Option<string?> certificate = new("--tls-certificate") { Description = "Certificate with its chain (PEM); turns TLS on", HelpName = "FILE" };
-    private readonly Option<string?> key = new("--tls-key") { Description = "The certificate's key (PEM)", HelpName = "FILE" };
-    private readonly Option<string?> authority = new("--client-authority") { Description = "Certificates that clients' ones must come from (PEM); turns mutual TLS on", HelpName = "FILE" };
-    private readonly Option<string?> apiKeys = new("--api-keys") { Description = $"File with one API key a line; {RhoHostOptions.ApiKeysVariable} adds to it", HelpName = "FILE" };
-    private readonly Option<string?> otlp = new("--otlp") { Description = "Where traces and metrics go over OTLP", HelpName = "URL" };
-    private readonly Option<bool> jsonLogs = new("--json-logs") { Description = "Log JSON, one object a line" };
-    private readonly Option<double> drainDelay = new("--drain-delay") { Description = "Seconds in which a stopping service says 'not ready' before it refuses work", HelpName = "SECONDS" };
-    private readonly Option<double> drainTimeout = new("--drain-timeout") { Description = "Seconds that running calls may take to finish once the service stops", HelpName = "SECONDS", DefaultValueFactory = _ => 30 };
+    private readonly Option<string> _bind = new("--bind") { Description = "Address to listen on; * for all", HelpName = "IP", DefaultValueFactory = _ => "127.0.0.1" };
+    private readonly Option<string?> _certificate = new("--tls-certificate") { Description = "Certificate with its chain (PEM); turns TLS on", HelpName = "FILE" };
+    private readonly Option<string?> _key = new("--tls-key") { Description = "The certificate's key (PEM)", HelpName = "FILE" };
+    private readonly Option<string?> _authority = new("--client-authority") { Description = "Certificates that clients' ones must come from (PEM); turns mutual TLS on", HelpName = "FILE" };
+    private readonly Option<string?> _apiKeys = new("--api-keys") { Description = $"File with one API key a line; {RhoHostOptions.ApiKeysVariable} adds to it", HelpName = "FILE" };
+    private readonly Option<string?> _otlp = new("--otlp") { Description = "Where traces and metrics go over OTLP", HelpName = "URL" };
+    private readonly Option<bool> _jsonLogs = new("--json-logs") { Description = "Log JSON, one object a line" };
+    private readonly Option<double> _drainDelay = new("--drain-delay") { Description = "Seconds in which a stopping service says 'not ready' before it refuses work", HelpName = "SECONDS" };
+    private readonly Option<double> _drainTimeout = new("--drain-timeout") { Description = "Seconds that running calls may take to finish once the service stops", HelpName = "SECONDS", DefaultValueFactory = _ => 30 };
 
     public void AddTo(Command command)
     {
-        foreach (var option in (Option[])[bind, certificate, key, authority, apiKeys, otlp, jsonLogs, drainDelay, drainTimeout]) command.Add(option);
+        foreach (var option in (Option[])[_bind, _certificate, _key, _authority, _apiKeys, _otlp, _jsonLogs, _drainDelay, _drainTimeout]) command.Add(option);
     }
 
     public RhoHostOptions Read(ParseResult result, int? grpcPort, int? httpPort) => new()
     {
         Service = service,
-        Bind = result.GetValue(bind)!,
+        Bind = result.GetValue(_bind)!,
         GrpcPort = grpcPort,
         HttpPort = httpPort,
-        TlsCertificate = result.GetValue(certificate),
-        TlsKey = result.GetValue(key),
-        ClientAuthority = result.GetValue(authority),
-        ApiKeysFile = result.GetValue(apiKeys),
-        OtlpEndpoint = result.GetValue(otlp),
-        JsonLogs = result.GetValue(jsonLogs),
-        DrainDelay = TimeSpan.FromSeconds(result.GetValue(drainDelay)),
-        DrainTimeout = TimeSpan.FromSeconds(result.GetValue(drainTimeout)),
+        TlsCertificate = result.GetValue(_certificate),
+        TlsKey = result.GetValue(_key),
+        ClientAuthority = result.GetValue(_authority),
+        ApiKeysFile = result.GetValue(_apiKeys),
+        OtlpEndpoint = result.GetValue(_otlp),
+        JsonLogs = result.GetValue(_jsonLogs),
+        DrainDelay = TimeSpan.FromSeconds(result.GetValue(_drainDelay)),
+        DrainTimeout = TimeSpan.FromSeconds(result.GetValue(_drainTimeout)),
     };
 }

@@ -13,41 +13,41 @@ internal sealed partial class ChildProcess : IAsyncDisposable
     private const int Terminate = 15;
     private static readonly TimeSpan Patience = TimeSpan.FromSeconds(10);
 
-    private readonly Process process;
-    private readonly string name;
-    private readonly StringBuilder output = new();
-    private readonly Lock gate = new();
-    private readonly ManualResetEventSlim ended = new();
-    private readonly TaskCompletionSource<string> ready = new(TaskCreationOptions.RunContinuationsAsynchronously);
-    private readonly StreamWriter? log;
-    private readonly Func<string, string?> readiness;
+    private readonly Process _process;
+    private readonly string _name;
+    private readonly StringBuilder _output = new();
+    private readonly Lock _gate = new();
+    private readonly ManualResetEventSlim _ended = new();
+    private readonly TaskCompletionSource<string> _ready = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly StreamWriter? _log;
+    private readonly Func<string, string?> _readiness;
 
     private ChildProcess(string name, string program, IEnumerable<string> arguments, IReadOnlyDictionary<string, string>? environment, string? logPath, Func<string, string?> readiness)
     {
-        this.name = name;
-        this.readiness = readiness;
-        log = logPath is null ? null : new StreamWriter(logPath, append: true) { AutoFlush = true };
-        process = new Process { StartInfo = StartInfo(program, arguments, environment), EnableRaisingEvents = true };
-        process.OutputDataReceived += (_, line) => Take(line.Data);
-        process.ErrorDataReceived += (_, line) => Take(line.Data);
-        process.Exited += (_, _) =>
+        _name = name;
+        _readiness = readiness;
+        _log = logPath is null ? null : new StreamWriter(logPath, append: true) { AutoFlush = true };
+        _process = new Process { StartInfo = StartInfo(program, arguments, environment), EnableRaisingEvents = true };
+        _process.OutputDataReceived += (_, line) => Take(line.Data);
+        _process.ErrorDataReceived += (_, line) => Take(line.Data);
+        _process.Exited += (_, _) =>
         {
-            ready.TrySetException(new RhoException($"{name} ended before it was ready: {LastLine()}"));
-            ended.Set();
+            _ready.TrySetException(new RhoException($"{_name} ended before it was ready: {LastLine()}"));
+            _ended.Set();
         };
         Start();
     }
 
-    public int Id => process.Id;
+    public int Id => _process.Id;
 
-    public bool HasExited => process.HasExited;
+    public bool HasExited => _process.HasExited;
 
     /// <summary>Everything the process has printed, both streams in the order of arrival.</summary>
     public string Output
     {
         get
         {
-            lock (gate) return output.ToString();
+            lock (_gate) return _output.ToString();
         }
     }
 
@@ -64,49 +64,49 @@ internal sealed partial class ChildProcess : IAsyncDisposable
     {
         try
         {
-            return await ready.Task.WaitAsync(timeout, cancellation);
+            return await _ready.Task.WaitAsync(timeout, cancellation);
         }
         catch (TimeoutException exception)
         {
-            throw new RhoException($"{name} was not ready after {timeout.TotalSeconds:0} s: {LastLine()}", exception);
+            throw new RhoException($"{_name} was not ready after {timeout.TotalSeconds:0} s: {LastLine()}", exception);
         }
     }
 
-    public Task WaitForExitAsync(CancellationToken cancellation) => process.WaitForExitAsync(cancellation);
+    public Task WaitForExitAsync(CancellationToken cancellation) => _process.WaitForExitAsync(cancellation);
 
-    public int ExitCode => process.ExitCode;
+    public int ExitCode => _process.ExitCode;
 
     public void Signal(int signal)
     {
-        if (!process.HasExited) _ = Kill(process.Id, signal);
+        if (!_process.HasExited) _ = Kill(_process.Id, signal);
     }
 
     /// <summary>Asks the process to end, and after ten seconds makes it.</summary>
     public async Task StopAsync()
     {
-        if (!process.HasExited)
+        if (!_process.HasExited)
         {
             Signal(Terminate);
             using var patience = new CancellationTokenSource(Patience);
             try
             {
-                await process.WaitForExitAsync(patience.Token);
+                await _process.WaitForExitAsync(patience.Token);
             }
             catch (OperationCanceledException)
             {
-                process.Kill(entireProcessTree: true);
+                _process.Kill(entireProcessTree: true);
             }
         }
 
-        await process.WaitForExitAsync(CancellationToken.None);
+        await _process.WaitForExitAsync(CancellationToken.None);
     }
 
     public async ValueTask DisposeAsync()
     {
         await StopAsync();
-        ended.Set();
-        lock (gate) log?.Dispose();
-        process.Dispose();
+        _ended.Set();
+        lock (_gate) _log?.Dispose();
+        _process.Dispose();
     }
 
     private static ProcessStartInfo StartInfo(string program, IEnumerable<string> arguments, IReadOnlyDictionary<string, string>? environment)
@@ -140,7 +140,7 @@ internal sealed partial class ChildProcess : IAsyncDisposable
         {
             try
             {
-                process.Start();
+                _process.Start();
             }
             catch (Exception exception)
             {
@@ -152,27 +152,27 @@ internal sealed partial class ChildProcess : IAsyncDisposable
                 started.Set();
             }
 
-            ended.Wait();
+            _ended.Wait();
         })
-        { IsBackground = true, Name = $"keeper of {name}" };
+        { IsBackground = true, Name = $"keeper of {_name}" };
         starter.Start();
         started.Wait();
-        if (failure is not null) throw new RhoException($"cannot start {name}: {failure.Message}", failure);
-        process.StandardInput.Close();
-        process.BeginOutputReadLine();
-        process.BeginErrorReadLine();
+        if (failure is not null) throw new RhoException($"cannot start {_name}: {failure.Message}", failure);
+        _process.StandardInput.Close();
+        _process.BeginOutputReadLine();
+        _process.BeginErrorReadLine();
     }
 
     private void Take(string? line)
     {
         if (line is null) return;
-        lock (gate)
+        lock (_gate)
         {
-            output.AppendLine(line);
-            log?.WriteLine(line);
+            _output.AppendLine(line);
+            _log?.WriteLine(line);
         }
 
-        if (readiness(line) is { } result) ready.TrySetResult(result);
+        if (_readiness(line) is { } result) _ready.TrySetResult(result);
     }
 
     private string LastLine() => Output.Split('\n', StringSplitOptions.TrimEntries | StringSplitOptions.RemoveEmptyEntries).LastOrDefault() ?? "it printed nothing";

@@ -8,10 +8,10 @@ internal sealed class NoiseMap
 {
     private const sbyte Uncounted = -2, Clean = -1;
 
-    private readonly sbyte[][] kinds;
-    private readonly int length;
+    private readonly sbyte[][] _kinds;
+    private readonly int _length;
 
-    private NoiseMap(sbyte[][] kinds, int length) => (this.kinds, this.length) = (kinds, length);
+    private NoiseMap(sbyte[][] kinds, int length) => (_kinds, _length) = (kinds, length);
 
     /// <summary>The kinds of noise that a token's class can be.</summary>
     public static IReadOnlyList<NoiseKind> Kinds { get; } = Enum.GetValues<NoiseKind>();
@@ -34,7 +34,7 @@ internal sealed class NoiseMap
             {
                 if (piece.Document != current.Document)
                 {
-                    current = (piece.Document, 0, tokenizer.EncodeWithOffsets(documents[next].Text));
+                    current = (piece.Document, 0, tokenizer.EncodeWithOffsets(documents[next].Text, addSpecialTokens: true));
                     next++;
                 }
 
@@ -44,6 +44,7 @@ internal sealed class NoiseMap
                     if (current.Position >= current.Spans.Count) continue; // the end of the document
                     var span = current.Spans[current.Position];
                     if (span.Id != tokens[t]) throw new InvalidOperationException($"document {next - 1}: token {current.Position} is not what the corpus holds");
+                    if (span.End == span.Start) continue; // a special token, such as the beginning of the document
                     var kind = documents[next - 1].KindOf(span.Start, span.End - span.Start);
                     kinds[index][(piece.Sequence * shard.Length) + t] = kind is { } noise ? (sbyte)noise : Clean;
                 }
@@ -56,7 +57,7 @@ internal sealed class NoiseMap
     /// <summary>The kind of noise of a token; null for clean ones. False for tokens that do not count.</summary>
     public bool TryGet(int shard, long sequence, int position, out NoiseKind? kind)
     {
-        var value = kinds[shard][(sequence * length) + position];
+        var value = _kinds[shard][(sequence * _length) + position];
         kind = value >= 0 ? (NoiseKind)value : null;
         return value != Uncounted;
     }
@@ -64,32 +65,32 @@ internal sealed class NoiseMap
     /// <summary>Share of the counted tokens that are noise, by kind.</summary>
     public IReadOnlyDictionary<NoiseKind, double> Shares()
     {
-        var counted = (double)kinds.Sum(shard => shard.Count(value => value != Uncounted));
-        return Kinds.ToDictionary(kind => kind, kind => kinds.Sum(shard => shard.Count(value => value == (sbyte)kind)) / counted);
+        var counted = (double)_kinds.Sum(shard => shard.Count(value => value != Uncounted));
+        return Kinds.ToDictionary(kind => kind, kind => _kinds.Sum(shard => shard.Count(value => value == (sbyte)kind)) / counted);
     }
 }
 
 /// <summary>Counts, by kind, which tokens an objective saw and which of them it trained on.</summary>
 internal sealed class NoiseTally(NoiseMap map)
 {
-    private readonly long[] seen = new long[NoiseMap.Kinds.Count + 1], trained = new long[NoiseMap.Kinds.Count + 1];
+    private readonly long[] _seen = new long[NoiseMap.Kinds.Count + 1], _trained = new long[NoiseMap.Kinds.Count + 1];
 
     /// <summary>A token with a loss; <paramref name="selected"/> says whether it trained the model.</summary>
     public void Add(int shard, long sequence, int position, bool selected)
     {
         if (!map.TryGet(shard, sequence, position, out var kind)) return;
         var slot = kind is { } noise ? (int)noise : NoiseMap.Kinds.Count;
-        seen[slot]++;
-        if (selected) trained[slot]++;
+        _seen[slot]++;
+        if (selected) _trained[slot]++;
     }
 
     /// <summary>Share of all noise tokens seen that trained the model.</summary>
-    public double NoiseShare => Share(trained[..^1].Sum(), seen[..^1].Sum());
+    public double NoiseShare => Share(_trained[..^1].Sum(), _seen[..^1].Sum());
 
     /// <summary>Share of all clean tokens seen that trained the model.</summary>
-    public double CleanShare => Share(trained[^1], seen[^1]);
+    public double CleanShare => Share(_trained[^1], _seen[^1]);
 
-    public IReadOnlyDictionary<NoiseKind, double> NoiseShareByKind => NoiseMap.Kinds.ToDictionary(kind => kind, kind => Share(trained[(int)kind], seen[(int)kind]));
+    public IReadOnlyDictionary<NoiseKind, double> NoiseShareByKind => NoiseMap.Kinds.ToDictionary(kind => kind, kind => Share(_trained[(int)kind], _seen[(int)kind]));
 
     private static double Share(long part, long whole) => whole == 0 ? 0 : (double)part / whole;
 }

@@ -45,12 +45,12 @@ internal sealed class QuickstartCorpus
 {
     private static readonly JsonSerializerOptions JsonOptions = new(JsonSerializerDefaults.Web) { Encoder = System.Text.Encodings.Web.JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
 
-    private readonly HashSet<string> heldOut = new(StringComparer.Ordinal);
+    private readonly HashSet<string> _heldOut = new(StringComparer.Ordinal);
 
     private QuickstartCorpus(int seed, int curatedCharacters, int crawlCharacters, int heldOutCharacters)
     {
-        HeldOut = CleanDocuments(new Random(seed), heldOutCharacters, problem => heldOut.Add(problem));
-        Curated = CleanDocuments(new Random(seed + 1), curatedCharacters, problem => !heldOut.Contains(problem));
+        HeldOut = CleanDocuments(new Random(seed), heldOutCharacters, problem => _heldOut.Add(problem));
+        Curated = CleanDocuments(new Random(seed + 1), curatedCharacters, problem => !_heldOut.Contains(problem));
         Crawl = CrawlPages(new Random(seed + 2), crawlCharacters);
     }
 
@@ -140,7 +140,7 @@ internal sealed class QuickstartCorpus
 
         void AddProblem()
         {
-            var problem = NextProblem(random, candidate => !heldOut.Contains(candidate));
+            var problem = NextProblem(random, candidate => !_heldOut.Contains(candidate));
             if (random.Next(4) == 0)
             {
                 var slip = random.Next(12, problem.Length - 12);

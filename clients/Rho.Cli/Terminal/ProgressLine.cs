@@ -11,15 +11,15 @@ internal sealed class ProgressLine : IDisposable
 {
     private static readonly TimeSpan LiveInterval = TimeSpan.FromMilliseconds(100), PlainInterval = TimeSpan.FromSeconds(5);
 
-    private readonly Lock gate = new();
-    private readonly Stopwatch clock = Stopwatch.StartNew();
-    private readonly RateMeter rate = new();
-    private readonly TextWriter output;
-    private readonly bool live;
-    private readonly string title;
-    private readonly string unit;
-    private TimeSpan shown;
-    private bool ended;
+    private readonly Lock _gate = new();
+    private readonly Stopwatch _clock = Stopwatch.StartNew();
+    private RateMeter _rate = new();
+    private readonly TextWriter _output;
+    private readonly bool _live;
+    private readonly string _title;
+    private string _unit;
+    private TimeSpan _shown;
+    private bool _ended;
 
     /// <param name="title">What is done, such as "training clm".</param>
     /// <param name="unit">What is counted, such as "tokens".</param>
@@ -30,70 +30,76 @@ internal sealed class ProgressLine : IDisposable
 
     internal ProgressLine(string title, string unit, TextWriter output, bool live)
     {
-        (this.title, this.unit, this.output, this.live) = (title, unit, output, live);
-        if (live) Show(title + " ...");
+        (_title, _unit, _output, _live) = (title, unit, output, live);
+        if (_live) Show(_title + " ...");
     }
 
     /// <summary>Whether stderr redraws: a terminal that knows escapes.</summary>
     public static bool IsTerminal => !Console.IsErrorRedirected && Environment.GetEnvironmentVariable("TERM") is not (null or "" or "dumb");
 
-    public TimeSpan Elapsed => clock.Elapsed;
+    public TimeSpan Elapsed => _clock.Elapsed;
 
     /// <summary>Shows the state if the last one shown is old enough. <paramref name="total"/> is 0 where it is not known.</summary>
     public void Report(long done, long total, string? note = null)
     {
-        lock (gate)
+        lock (_gate)
         {
-            if (ended) return;
-            var now = clock.Elapsed;
-            rate.Add(now, done);
-            if (now - shown < (live ? LiveInterval : PlainInterval)) return;
-            shown = now;
+            if (_ended) return;
+            var now = _clock.Elapsed;
+            _rate.Add(now, done);
+            if (now - _shown < (_live ? LiveInterval : PlainInterval)) return;
+            _shown = now;
             var text = Describe(done, total, note);
-            if (live) Show(text);
-            else output.WriteLine(text);
+            if (_live) Show(text);
+            else _output.WriteLine(text);
         }
     }
 
+    /// <summary>A next part of the same work counts from 0 in another unit.</summary>
+    public void StartOver(string unit)
+    {
+        lock (_gate) (_unit, _rate) = (unit, new RateMeter());
+    }
+
     /// <summary>Ends with a lasting line.</summary>
-    public void Complete(string result) => End($"{(live ? "\e[32m✓\e[0m" : "done:")} {title}: {result} ({Durations.Short(clock.Elapsed)})");
+    public void Complete(string result) => End($"{(_live ? "\e[32m✓\e[0m" : "done:")} {_title}: {result} ({Durations.Short(_clock.Elapsed)})");
 
     /// <summary>Clears the line of work that did not complete.</summary>
     public void Dispose() => End(null);
 
     private void End(string? last)
     {
-        lock (gate)
+        lock (_gate)
         {
-            if (ended) return;
-            ended = true;
-            if (live) output.Write("\r\e[K");
-            if (last is not null) output.WriteLine(last);
-            output.Flush();
+            if (_ended) return;
+            _ended = true;
+            if (_live) _output.Write("\r\e[K");
+            if (last is not null) _output.WriteLine(last);
+            _output.Flush();
         }
     }
 
     private string Describe(long done, long total, string? note)
     {
         var parts = new List<string>(4);
-        if (total > 0) parts.Add((live ? Bar((double)done / total) + " " : "") + $"{Math.Min(100, 100 * done / total)} %");
-        else parts.Add($"{Quantities.Short(done)} {unit}");
-        if (rate.PerSecond is > 0 and var perSecond)
+        if (total > 0) parts.Add((_live ? Bar((double)done / total) + " " : "") + $"{Math.Min(100, 100 * done / total)} %");
+        else parts.Add($"{Quantities.Short(done)} {_unit}");
+        if (_rate.PerSecond is > 0 and var perSecond)
         {
-            parts.Add($"{Quantities.Short(perSecond)} {unit}/s");
+            parts.Add($"{Quantities.Short(perSecond)} {_unit}/s");
             if (total > done) parts.Add($"{Durations.Short(TimeSpan.FromSeconds((total - done) / perSecond))} left");
         }
 
         if (!string.IsNullOrEmpty(note)) parts.Add(note);
-        return $"{title}  {string.Join("  ", parts)}";
+        return $"{_title}  {string.Join("  ", parts)}";
     }
 
     private void Show(string text)
     {
         // A line that wraps could not be cleared.
         var width = Math.Max(20, WindowWidth() - 1);
-        output.Write("\r\e[K" + (text.Length > width ? text[..width] : text));
-        output.Flush();
+        _output.Write("\r\e[K" + (text.Length > width ? text[..width] : text));
+        _output.Flush();
     }
 
     private static int WindowWidth()
@@ -119,18 +125,18 @@ internal sealed class ProgressLine : IDisposable
 internal sealed class RateMeter
 {
     private static readonly TimeSpan Window = TimeSpan.FromSeconds(10);
-    private readonly Queue<(TimeSpan Time, long Done)> samples = new();
-    private (TimeSpan Time, long Done) last;
+    private readonly Queue<(TimeSpan Time, long Done)> _samples = new();
+    private (TimeSpan Time, long Done) _last;
 
     public double PerSecond { get; private set; }
 
     public void Add(TimeSpan time, long done)
     {
-        if (samples.Count == 0) samples.Enqueue((time, done));
+        if (_samples.Count == 0) _samples.Enqueue((time, done));
         // Ten samples a second at most: what is reported more often changes nothing.
-        if (time - last.Time >= TimeSpan.FromMilliseconds(100)) samples.Enqueue(last = (time, done));
-        while (samples.Count > 2 && time - samples.Peek().Time > Window) samples.Dequeue();
-        var first = samples.Peek();
+        if (time - _last.Time >= TimeSpan.FromMilliseconds(100)) _samples.Enqueue(_last = (time, done));
+        while (_samples.Count > 2 && time - _samples.Peek().Time > Window) _samples.Dequeue();
+        var first = _samples.Peek();
         if (time > first.Time) PerSecond = (done - first.Done) / (time - first.Time).TotalSeconds;
     }
 }
