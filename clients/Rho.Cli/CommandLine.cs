@@ -21,6 +21,8 @@ internal static class CommandLine
         {
             TokenizerCommand.Create(),
             CorpusCommand.Create(),
+            ScorerCommand.Create(),
+            ScoreCommand.Create(),
             DoctorCommand.Create(),
         };
         foreach (var option in root.Options.OfType<HelpOption>()) option.Action = new HelpWithExamples();

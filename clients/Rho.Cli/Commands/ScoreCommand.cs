@@ -1,0 +1,64 @@
+using System.CommandLine;
+using Rho.Cli.Terminal;
+using Rho.Client;
+using Rho.Data;
+
+namespace Rho.Cli.Commands;
+
+/// <summary>rho score: reference losses of a corpus as files.</summary>
+internal static class ScoreCommand
+{
+    public static Command Create()
+    {
+        var corpus = new Option<string>("--corpus") { Description = "Folder of the corpus", HelpName = "DIR", Required = true };
+        var output = new Option<string>("--out") { Description = "Folder for the score files; what it holds already is kept", HelpName = "DIR", Required = true };
+        var encoding = new Option<string>("--encoding") { Description = "f16, f32 or log8 (8-bit logarithmic code)", DefaultValueFactory = _ => "f16" };
+        encoding.AcceptOnlyFromAmong("f16", "f32", "log8");
+        var scorers = new ScorerAddressOptions();
+        var command = new ExampleCommand(
+            "score", "Write the reference losses of a corpus to score files; an interrupted call goes on where it was.",
+            "rho score --corpus corpus --scorer localhost:5001,localhost:5011 --out scores",
+            "rho score --corpus corpus --scorer dns:///rho-scorer:5001 --out scores --encoding log8") { corpus, output, encoding };
+        scorers.AddTo(command);
+        command.SetAction(async (result, cancellation) =>
+        {
+            var opened = Corpus.Open(result.GetValue(corpus)!);
+            var directory = result.GetValue(output)!;
+            await using var client = new ScorerClient(scorers.Read(result) with { TokenizerFingerprint = opened.TokenizerFingerprint, Encoding = LossCodec.Parse(result.GetValue(encoding)!) });
+            using var progress = new ProgressLine("scoring", "tokens");
+            var fromCache = 0L;
+            await CorpusScoring.RunAsync(opened, client, directory, new InlineProgress<CorpusScoringProgress>(state =>
+            {
+                fromCache = state.TokensFromCache;
+                progress.Report(state.TokensDone, state.TokensTotal, $"shard {state.ShardsDone} of {state.Shards}{(fromCache > 0 ? $", {Quantities.Short(fromCache)} from cache" : "")}");
+            }), cancellation: cancellation);
+            progress.Complete($"{Quantities.Short(opened.Tokens)} tokens in {directory}{(fromCache > 0 ? $", {Quantities.Short(fromCache)} from the scorers' cache" : "")}");
+            return 0;
+        });
+        return command;
+    }
+}
+
+/// <summary>Where scorers are, and how to prove who asks.</summary>
+internal sealed class ScorerAddressOptions
+{
+    private readonly Option<string> _scorer = new("--scorer") { Description = "Scorers: host:port, http(s)://host:port, or dns:///name:port for all addresses of a name", HelpName = "ADDRESS[,ADDRESS...]", Required = true };
+    private readonly Option<string?> _authority = new("--tls-authority") { Description = "Certificates that the scorers' ones come from (PEM)", HelpName = "FILE" };
+    private readonly Option<string?> _certificate = new("--tls-certificate") { Description = "The client's own certificate (PEM), for mutual TLS", HelpName = "FILE" };
+    private readonly Option<string?> _key = new("--tls-key") { Description = "The certificate's key (PEM)", HelpName = "FILE" };
+
+    public void AddTo(Command command)
+    {
+        foreach (var option in (Option[])[_scorer, _authority, _certificate, _key]) command.Add(option);
+    }
+
+    /// <summary>The API key comes from the environment: a command line is for all to see.</summary>
+    public ScorerClientOptions Read(ParseResult result) => new()
+    {
+        Addresses = result.GetValue(_scorer)!.Split(',', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries),
+        CertificateAuthority = result.GetValue(_authority),
+        ClientCertificate = result.GetValue(_certificate),
+        ClientKey = result.GetValue(_key),
+        ApiKey = Environment.GetEnvironmentVariable("RHO_API_KEY"),
+    };
+}

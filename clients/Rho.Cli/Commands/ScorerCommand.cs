@@ -1,0 +1,45 @@
+using System.CommandLine;
+using Rho.Scoring;
+
+namespace Rho.Cli.Commands;
+
+/// <summary>rho scorer: the service that streams reference losses.</summary>
+internal static class ScorerCommand
+{
+    public static Command Create()
+    {
+        var reference = new Option<string[]>("--reference") { Description = "Checkpoint folder of the reference; several times for several", HelpName = "DIR", Required = true };
+        var port = new Option<int>("--port") { Description = "Port for gRPC; 0 lets the system choose", HelpName = "P", DefaultValueFactory = _ => 5001 };
+        var http = new Option<int?>("--http") { Description = "Port for /healthz and /metrics; without it only gRPC is served", HelpName = "P" };
+        var redis = new Option<string?>("--redis") { Description = "Redis that replicas share their losses by", HelpName = "HOST:PORT" };
+        var optional = new Option<bool>("--redis-optional") { Description = "Start although Redis is away, and use it once it answers" };
+        var cache = new Option<string?>("--cache") { Description = "Folder for losses instead of Redis", HelpName = "DIR" };
+        var device = new Option<string>("--device") { Description = "cpu, cuda or cuda:N", DefaultValueFactory = _ => "cpu" };
+        var dtype = new Option<string>("--dtype") { Description = "auto (what the device computes fastest), float32 or bfloat16", DefaultValueFactory = _ => "auto" };
+        dtype.AcceptOnlyFromAmong("auto", "float32", "bfloat16");
+        var batch = new Option<int>("--batch-tokens") { Description = "Tokens of a batch", HelpName = "N", DefaultValueFactory = _ => 16_384 };
+        var lease = new Option<double>("--lease") { Description = "Seconds after which others take over the shard of a replica that died", HelpName = "SECONDS", DefaultValueFactory = _ => 10 };
+        var service = new ServiceOptions("rho-scorer");
+        var command = new ExampleCommand(
+            "scorer", "Serve reference losses over gRPC, cached in Redis or in a folder.",
+            "rho scorer --reference reference --port 5001 --cache scores",
+            "rho scorer --reference reference --port 5001 --http 8001 --redis localhost:6379  # and again with other ports",
+            "rho scorer --reference TinyLlama-1.1B --device cuda:0 --dtype bfloat16 --bind '*' --redis redis:6379") { reference, port, http, redis, optional, cache, device, dtype, batch, lease };
+        service.AddTo(command);
+        command.SetAction((result, cancellation) => ScoringHost.RunAsync(
+            new ScoringOptions
+            {
+                Host = service.Read(result, result.GetValue(port), result.GetValue(http)),
+                References = result.GetValue(reference)!,
+                Redis = result.GetValue(redis),
+                RedisOptional = result.GetValue(optional),
+                CacheDirectory = result.GetValue(cache),
+                Device = result.GetValue(device)!,
+                Compute = result.GetValue(dtype)!,
+                BatchTokens = result.GetValue(batch),
+                LeaseTime = TimeSpan.FromSeconds(result.GetValue(lease)),
+            },
+            cancellation));
+        return command;
+    }
+}
