@@ -119,19 +119,20 @@ internal readonly struct JsonPart(JsonElement element, string path)
 
     private string Separator => Path.EndsWith(".json", StringComparison.Ordinal) ? ": " : ".";
 
-    public static JsonPart Load(string file) => Parse(ReadFile(file), file);
-
-    /// <exception cref="RhoException">The file cannot be read.</exception>
-    public static byte[] ReadFile(string file)
+    /// <summary>Reads a whole file. Errors: file missing, unreadable, or not JSON.</summary>
+    public static JsonPart Load(string file)
     {
+        byte[] bytes;
         try
         {
-            return File.ReadAllBytes(file);
+            bytes = File.ReadAllBytes(file);
         }
         catch (Exception error) when (error is IOException or UnauthorizedAccessException)
         {
             throw new RhoException($"{file}: {error.Message}", error);
         }
+
+        return Parse(bytes, file);
     }
 
     public static JsonPart Parse(ReadOnlyMemory<byte> bytes, string name)
