@@ -22,8 +22,6 @@ internal sealed record BpeOptions
 /// </summary>
 internal sealed class BpeModel : TokenModel
 {
-    private const char Blank = '\u2581';
-
     private readonly BpeOptions _options;
     private readonly IReadOnlyList<(string Left, string Right)> _mergeList;
     private readonly MergeTable _merges;
@@ -31,7 +29,7 @@ internal sealed class BpeModel : TokenModel
     private readonly int[]? _fallback;
     private readonly int _unknown;
     private readonly bool _byteLevel;
-    private readonly bool _splitsAtBlanks;
+    private readonly BlankCut _cut;
     private readonly WordCache _cache = new();
 
     /// <param name="vocabulary">The tokens; not changed afterwards.</param>
@@ -65,7 +63,7 @@ internal sealed class BpeModel : TokenModel
         }
 
         if (options.ByteFallback) _fallback = [.. Enumerable.Range(0, 256).Select(b => vocabulary.TryGet($"<0x{b:X2}>", out var id) ? id : -1)];
-        _splitsAtBlanks = !byteLevel && !options.IgnoreMerges && _units[Blank] >= 0 && !merges.Any(HasBlankInside);
+        _cut = byteLevel || options.IgnoreMerges || _units['\u2581'] < 0 ? BlankCut.None : BlankCut.For([.. merges.Select(merge => merge.Left + merge.Right)]);
     }
 
     public override Vocabulary Vocabulary { get; }
@@ -73,30 +71,13 @@ internal sealed class BpeModel : TokenModel
     private static RhoException Missing(int rank, string token) =>
         new($"model.merges[{rank}]: \"{token}\" is not in the vocabulary");
 
-    /// <summary>Whether a merge joins something other than a blank with a blank on its right.</summary>
-    private static bool HasBlankInside((string Left, string Right) merge) => merge.Left[^1] != Blank && merge.Right[0] == Blank;
-
     public override void Encode(ReadOnlySpan<char> word, List<int> output)
     {
-        if (!_splitsAtBlanks)
-        {
-            EncodeWord(word, output);
-            return;
-        }
-
-        // No merge reaches across the left edge of a run of blanks, so a text can be cut there, and its words cached.
         while (!word.IsEmpty)
         {
-            var letters = word.IndexOfAnyExcept(Blank);
-            var length = letters < 0 ? -1 : word[letters..].IndexOf(Blank);
-            if (length < 0)
-            {
-                EncodeWord(word, output);
-                return;
-            }
-
-            EncodeWord(word[..(letters + length)], output);
-            word = word[(letters + length)..];
+            var length = _cut.Length(word);
+            EncodeWord(word[..length], output);
+            word = word[length..];
         }
     }
 

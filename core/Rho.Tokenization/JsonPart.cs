@@ -119,20 +119,19 @@ internal readonly struct JsonPart(JsonElement element, string path)
 
     private string Separator => Path.EndsWith(".json", StringComparison.Ordinal) ? ": " : ".";
 
-    /// <summary>Reads a whole file. Errors: file missing, unreadable, or not JSON.</summary>
-    public static JsonPart Load(string file)
+    public static JsonPart Load(string file) => Parse(ReadFile(file), file);
+
+    /// <exception cref="RhoException">The file cannot be read.</exception>
+    public static byte[] ReadFile(string file)
     {
-        byte[] bytes;
         try
         {
-            bytes = File.ReadAllBytes(file);
+            return File.ReadAllBytes(file);
         }
         catch (Exception error) when (error is IOException or UnauthorizedAccessException)
         {
             throw new RhoException($"{file}: {error.Message}", error);
         }
-
-        return Parse(bytes, file);
     }
 
     public static JsonPart Parse(ReadOnlyMemory<byte> bytes, string name)

@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Text;
 using System.Text.Json;
 
@@ -40,6 +41,9 @@ internal abstract class Normalizer
             case "Replace":
                 part.Allow("type", "pattern", "content");
                 return [new ReplaceNormalizer(TextPattern.Read(part.Get("pattern")), part.Text("content"))];
+            case "Precompiled":
+                part.Allow("type", "precompiled_charsmap");
+                return [new PrecompiledNormalizer(part.Get("precompiled_charsmap"))];
             case "Strip":
                 part.Allow("type", "strip_left", "strip_right");
                 return [new StripNormalizer(part.Flag("strip_left", true), part.Flag("strip_right", true))];
@@ -165,6 +169,57 @@ internal sealed class StripNormalizer(bool left, bool right) : Normalizer
         WriteType(json, "Strip");
         json.WriteBoolean("strip_left", left);
         json.WriteBoolean("strip_right", right);
+        json.WriteEndObject();
+    }
+}
+
+/// <summary>
+/// SentencePiece's character map as Hugging Face tokenizers applies it: to whole clusters of up to five bytes, otherwise
+/// character by character, by the shortest entry that the cluster or character starts with.
+/// </summary>
+internal sealed class PrecompiledNormalizer : Normalizer
+{
+    private readonly string _encoded;
+    private readonly CharacterMap _map;
+
+    public PrecompiledNormalizer(JsonPart part)
+    {
+        _encoded = part.Text();
+        var bytes = new byte[_encoded.Length];
+        if (!Convert.TryFromBase64String(_encoded, bytes, out var count)) throw part.Error("not base64");
+        _map = new CharacterMap(bytes.AsSpan(0, count), part.Path);
+    }
+
+    public override bool Apply(Passage source, Passage target)
+    {
+        var text = source.Text;
+        for (var i = 0; i < text.Length;)
+        {
+            var length = StringInfo.GetNextTextElementLength(text[i..]);
+            var cluster = text.Slice(i, length);
+            if (Encoding.UTF8.GetByteCount(cluster) < 6 && _map.Shortest(cluster, 0) is { } replacement)
+            {
+                target.Append(replacement, source, i, length);
+                i += length;
+                continue;
+            }
+
+            for (var end = i + length; i < end;)
+            {
+                var taken = char.IsHighSurrogate(text[i]) ? 2 : 1;
+                if (_map.Shortest(text.Slice(i, taken), 0) is { } single) target.Append(single, source, i, taken);
+                else target.Append(source, i, taken);
+                i += taken;
+            }
+        }
+
+        return true;
+    }
+
+    public override void Write(Utf8JsonWriter json)
+    {
+        WriteType(json, "Precompiled");
+        json.WriteString("precompiled_charsmap", _encoded);
         json.WriteEndObject();
     }
 }

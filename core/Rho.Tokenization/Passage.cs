@@ -92,6 +92,17 @@ internal sealed class Passage
     /// <summary>Replaces one character by another in part of the passage.</summary>
     public void Replace(int start, int end, char from, char to) => _chars.AsSpan(start, end - start).Replace(from, to);
 
+    /// <summary>Takes characters off the end.</summary>
+    public void Shorten(int length) => _length = length;
+
+    /// <summary>Lets each character stand for all up to where the next one starts, the last one up to <paramref name="end"/>.</summary>
+    public void CloseGaps(int end)
+    {
+        if (!_tracked || _length == 0) return;
+        _starts.AsSpan(1, _length - 1).CopyTo(_ends);
+        _ends[_length - 1] = end;
+    }
+
     private void Reserve(int length)
     {
         if (length <= _chars.Length) return;

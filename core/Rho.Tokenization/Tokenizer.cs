@@ -7,7 +7,7 @@ namespace Rho.Tokenization;
 public readonly record struct TokenSpan(int Id, int Start, int End);
 
 /// <summary>
-/// Text to token ids and back, as described by a Hugging Face tokenizer.json. Immutable: many threads can share one.
+/// Text to token ids and back, as described by a Hugging Face tokenizer.json or a SentencePiece tokenizer.model. Immutable: many threads can share one.
 /// </summary>
 public sealed class Tokenizer
 {
@@ -49,10 +49,10 @@ public sealed class Tokenizer
             }
         }
 
-        BosId = settings.BosToken is null ? settings.BosId : TokenToId(settings.BosToken);
-        EosId = settings.EosToken is null ? settings.EosId : TokenToId(settings.EosToken);
-        PadId = settings.PadToken is null ? settings.PadId : TokenToId(settings.PadToken);
-        UnknownId = settings.UnknownToken is null ? null : TokenToId(settings.UnknownToken);
+        BosId = Id(settings.BosToken ?? parts.Names.Bos) ?? settings.BosId;
+        EosId = Id(settings.EosToken ?? parts.Names.Eos) ?? settings.EosId;
+        PadId = Id(settings.PadToken ?? parts.Names.Pad) ?? settings.PadId;
+        UnknownId = Id(settings.UnknownToken ?? parts.Names.Unknown);
     }
 
     internal TokenizerSettings Settings { get; }
@@ -71,23 +71,35 @@ public sealed class Tokenizer
 
     public int? UnknownId { get; }
 
-    /// <summary>Reads tokenizer.json and what stands beside it: tokenizer_config.json, special_tokens_map.json, generation_config.json, config.json.</summary>
+    /// <summary>Reads tokenizer.json, or else tokenizer.model, and what stands beside it: tokenizer_config.json, special_tokens_map.json, generation_config.json, config.json.</summary>
     /// <exception cref="RhoException">A file is missing, broken, or uses something that is not supported (named in the message).</exception>
     public static Tokenizer Load(string directory)
     {
         if (!Directory.Exists(directory)) throw new NotFoundException($"{directory}: this folder does not exist");
-        var file = Path.Combine(directory, "tokenizer.json");
-        if (!File.Exists(file)) throw new NotFoundException($"{directory}: no tokenizer.json in this folder");
-        var parts = TokenizerParts.Read(JsonPart.Load(file));
-        return new Tokenizer(parts, TokenizerSettings.Load(directory));
+        var settings = TokenizerSettings.Load(directory);
+        var json = Path.Combine(directory, "tokenizer.json");
+        var model = Path.Combine(directory, "tokenizer.model");
+        if (File.Exists(json)) return new Tokenizer(TokenizerParts.Read(JsonPart.Load(json)).With(settings), settings);
+        if (!File.Exists(model)) throw new NotFoundException($"{directory}: neither tokenizer.json nor tokenizer.model in this folder");
+        return new Tokenizer(SentencePieceLoader.Read(JsonPart.ReadFile(model), model, settings).With(settings), settings);
     }
 
-    /// <summary>Writes tokenizer.json and tokenizer_config.json, which Hugging Face tokenizers and transformers read.</summary>
+    /// <summary>Writes tokenizer.json (or tokenizer.model, where it came from one) and tokenizer_config.json, which Hugging Face tokenizers and transformers read.</summary>
     public void Save(string directory)
     {
         Directory.CreateDirectory(directory);
-        AtomicFile.Write(Path.Combine(directory, "tokenizer.json"), _parts.Write);
-        AtomicFile.Write(Path.Combine(directory, "tokenizer_config.json"), Settings.Write);
+        if (_parts.SentencePiece is { } model)
+        {
+            AtomicFile.Write(Path.Combine(directory, "tokenizer.model"), stream => stream.Write(model));
+            if (_parts.AddedTokens.Count > 0) AtomicFile.Write(Path.Combine(directory, "added_tokens.json"), _parts.WriteAddedTokens);
+        }
+        else
+        {
+            AtomicFile.Write(Path.Combine(directory, "tokenizer.json"), _parts.Write);
+        }
+
+        var reader = _parts.SentencePiece is null ? "PreTrainedTokenizerFast" : "LlamaTokenizer";
+        AtomicFile.Write(Path.Combine(directory, "tokenizer_config.json"), stream => Settings.Write(stream, reader));
     }
 
     /// <summary>The ids of a text. Parts of it that read like added tokens (such as &lt;s&gt;) become these tokens.</summary>
@@ -307,6 +319,8 @@ public sealed class Tokenizer
 
         return Encoding.UTF8.GetBytes(token);
     }
+
+    private int? Id(string? token) => token is null ? null : TokenToId(token);
 
     private string? Find(int id) => _added.TryGetValue(id, out var token) ? token.Content : _model.Vocabulary[id];
 

@@ -4,6 +4,8 @@ using System.Text.Json;
 
 namespace Rho.Tokenization;
 
+internal sealed record TokenNames(string? Bos, string? Eos, string? Pad, string? Unknown);
+
 /// <summary>What tokenizer.json describes: the stages of a tokenizer.</summary>
 internal sealed record TokenizerParts
 {
@@ -18,6 +20,12 @@ internal sealed record TokenizerParts
     public PostProcessor? PostProcessor { get; init; }
 
     public IReadOnlyList<DecoderStep> Decoders { get; init; } = [];
+
+    /// <summary>The tokenizer.model that all this comes from, if it does not come from a tokenizer.json.</summary>
+    public byte[]? SentencePiece { get; init; }
+
+    /// <summary>The tokens with a role, where the model itself names them.</summary>
+    public TokenNames Names { get; init; } = new(null, null, null, null);
 
     /// <summary>Reads tokenizer.json. Truncation and padding are left out: they are a caller's matter, not the tokenizer's.</summary>
     public static TokenizerParts Read(JsonPart part)
@@ -37,6 +45,8 @@ internal sealed record TokenizerParts
         {
             Model = model.OptionalText("type") switch
             {
+                "Unigram" when preTokenizers is [.., ByteLevelPreTokenizer] => throw model.Error("Unigram after a ByteLevel pre-tokenizer is not supported"),
+                "Unigram" => UnigramModel.Read(model),
                 "BPE" or null => BpeModel.Read(model, preTokenizers is [.., ByteLevelPreTokenizer]),
                 var type => throw model.Error($"model '{type}' is not supported"),
             },
@@ -46,6 +56,27 @@ internal sealed record TokenizerParts
             PostProcessor = post.IsNull ? null : PostProcessor.Read(post),
             Decoders = decoder.IsNull ? [] : [.. DecoderStep.Read(decoder)],
         };
+    }
+
+    /// <summary>With what tokenizer_config.json says beyond tokenizer.json, as transformers takes it.</summary>
+    public TokenizerParts With(TokenizerSettings settings)
+    {
+        var known = AddedTokens.Select(token => token.Content).ToHashSet(StringComparer.Ordinal);
+        var parts = this with { AddedTokens = [.. AddedTokens, .. settings.AddedTokens.Where(token => known.Add(token.Content))] };
+
+        // transformers' Llama classes, which also stand around a tokenizer.model, decide by these two settings alone.
+        var llama = settings.TokenizerClass is "LlamaTokenizer" or "LlamaTokenizerFast" or "CodeLlamaTokenizer" or "CodeLlamaTokenizerFast";
+        if (SentencePiece is null && !(llama && (settings.AddBos ?? settings.AddEos) is not null)) return parts;
+        var before = parts.Named(settings.AddBos ?? true, settings.BosToken ?? Names.Bos);
+        var after = parts.Named(settings.AddEos ?? false, settings.EosToken ?? Names.Eos);
+        return parts with { PostProcessor = PostProcessor.Template(before, after) };
+    }
+
+    private (string, int)[] Named(bool wanted, string? token)
+    {
+        if (!wanted || token is null) return [];
+        if (AddedTokens.FirstOrDefault(added => added.Content == token) is { } found) return [(token, found.Id)];
+        return Model.Vocabulary.TryGet(token, out var id) ? [(token, id)] : [];
     }
 
     private static AddedToken ReadAddedToken(JsonPart part)
@@ -72,6 +103,15 @@ internal sealed record TokenizerParts
         WriteSteps(json, "decoder", "decoders", [.. Decoders.Select<DecoderStep, Action<Utf8JsonWriter>>(step => step.Write)]);
         json.WritePropertyName("model");
         Model.Write(json);
+        json.WriteEndObject();
+    }
+
+    /// <summary>added_tokens.json: ids by token.</summary>
+    public void WriteAddedTokens(Stream stream)
+    {
+        using var json = new Utf8JsonWriter(stream, new JsonWriterOptions { Indented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping });
+        json.WriteStartObject();
+        foreach (var token in AddedTokens) json.WriteNumber(token.Content, token.Id);
         json.WriteEndObject();
     }
 

@@ -21,6 +21,16 @@ internal sealed record TokenizerSettings
 
     public int? PadId { get; init; }
 
+    /// <summary>Whether a text gets the token that begins (ends) one, where tokenizer_config.json says so; otherwise null.</summary>
+    public bool? AddBos { get; init; }
+
+    public bool? AddEos { get; init; }
+
+    public string? TokenizerClass { get; init; }
+
+    /// <summary>Tokens of added_tokens_decoder in tokenizer_config.json, or of added_tokens.json.</summary>
+    public IReadOnlyList<AddedToken> AddedTokens { get; init; } = [];
+
     /// <summary>tokenizer_config.json as it was read, so that saving loses nothing.</summary>
     public JsonElement? Original { get; init; }
 
@@ -39,6 +49,10 @@ internal sealed record TokenizerSettings
             BosId = Id(generation, "bos_token_id") ?? Id(model, "bos_token_id"),
             EosId = Id(generation, "eos_token_id") ?? Id(model, "eos_token_id"),
             PadId = Id(generation, "pad_token_id") ?? Id(model, "pad_token_id"),
+            AddBos = Flag(config, "add_bos_token"),
+            AddEos = Flag(config, "add_eos_token"),
+            TokenizerClass = config is { } named && named.Find("tokenizer_class") is { Kind: JsonValueKind.String } type ? type.Text() : null,
+            AddedTokens = [.. AddedFrom(config, Optional("added_tokens.json"))],
             Original = config?.Element,
         };
 
@@ -48,6 +62,26 @@ internal sealed record TokenizerSettings
             if (!File.Exists(file)) return null;
             var part = JsonPart.Load(file);
             return part.Kind == JsonValueKind.Object ? part : throw part.Error("expected an object");
+        }
+    }
+
+    private static bool? Flag(JsonPart? part, string name) =>
+        part is { } file && !file.Find(name).IsNull ? file.Flag(name, false) : null;
+
+    private static IEnumerable<AddedToken> AddedFrom(JsonPart? config, JsonPart? list)
+    {
+        if (config is { } file && file.Find("added_tokens_decoder") is { IsNull: false } decoder)
+        {
+            foreach (var (name, token) in decoder.Fields())
+            {
+                if (!int.TryParse(name, out var id) || id is < 0 or >= 1 << 24) throw token.Error($"'{name}' is no token id");
+                yield return AddedToken.Read(token, id);
+            }
+        }
+        else if (list is { } tokens)
+        {
+            foreach (var (content, id) in tokens.Fields())
+                yield return new AddedToken(id.TokenId(), content, Special: false, Normalized: true, LeftStrip: false, RightStrip: false, SingleWord: false);
         }
     }
 
@@ -70,7 +104,8 @@ internal sealed record TokenizerSettings
         return value.Items().Select(item => (int?)item.TokenId()).FirstOrDefault();
     }
 
-    public void Write(Stream stream)
+    /// <param name="tokenizerClass">The transformers class that reads the files.</param>
+    public void Write(Stream stream, string tokenizerClass)
     {
         using var json = new Utf8JsonWriter(stream, new JsonWriterOptions { Indented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping });
         if (Original is { } original)
@@ -80,7 +115,7 @@ internal sealed record TokenizerSettings
         }
 
         json.WriteStartObject();
-        json.WriteString("tokenizer_class", "PreTrainedTokenizerFast");
+        json.WriteString("tokenizer_class", tokenizerClass);
         json.WriteBoolean("clean_up_tokenization_spaces", false);
         WriteToken("bos_token", BosToken);
         WriteToken("eos_token", EosToken);

@@ -21,3 +21,26 @@ internal static class TestData
 
     public static string Show(string text) => JsonSerializer.Serialize(text.Length > 200 ? text[..200] + "..." : text);
 }
+
+internal static class Cases
+{
+    /// <summary>Checks what was recorded for each text, and tells which texts differ.</summary>
+    public static void Compare(JsonElement cases, Action<string, JsonElement> check)
+    {
+        var failures = new List<string>();
+        Assert.Equal(TestData.Texts.Length, cases.GetArrayLength());
+        for (var i = 0; i < TestData.Texts.Length; i++)
+        {
+            try
+            {
+                check(TestData.Texts[i], cases[i]);
+            }
+            catch (Xunit.Sdk.XunitException error)
+            {
+                failures.Add($"text {i} {TestData.Show(TestData.Texts[i])}: {error.Message}");
+            }
+        }
+
+        if (failures.Count > 0) Assert.Fail($"{failures.Count} of {TestData.Texts.Length} texts differ.\n{string.Join('\n', failures.Take(3))}");
+    }
+}

@@ -188,8 +188,8 @@ async function main() {
       // them; versions before it, and Rho, decode them as they are written.
       const rewritten = contents.normalizer && contents.added_tokens.some(t => t.normalized && ids.includes(t.id))
       if (!rewritten) entry.decoded = await tokenizer.decode(ids, false)
-      // Where characters are composed, Rho's offsets cover all of them, the others' the first one.
-      if (!name.startsWith('normalizer_') && !(name === 'qwen2' && text.normalize('NFC') !== text)) entry.offsets = encoding.getOffsets().map(([a, b]) => [starts[a], starts[b]])
+      // Where several characters become one, Rho's offsets cover all of them, the others' one of them.
+      if (!/^(normalizer_|unigram)/.test(name) && !(name === 'qwen2' && text.normalize('NFC') !== text)) entry.offsets = encoding.getOffsets().map(([a, b]) => [starts[a], starts[b]])
       if (special.length !== ids.length) entry.special = special
       const skipped = await tokenizer.decode(ids, true)
       if (!rewritten && skipped !== entry.decoded) entry.skipped = skipped

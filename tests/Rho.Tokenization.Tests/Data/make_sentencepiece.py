@@ -3,6 +3,7 @@
 Needs Debian's sentencepiece and python3-sentencepiece (0.1.97): python3 make_sentencepiece.py
 """
 
+import base64
 import gzip
 import json
 import os
@@ -34,7 +35,8 @@ def utf16(text, offset):
 
 
 for name, options in MODELS.items():
-    prefix = os.path.join(out, name)
+    prefix = os.path.join(out, name, "tokenizer")
+    os.makedirs(os.path.join(out, name), exist_ok=True)
     subprocess.run(
         ["spm_train", f"--input={folder}/corpus.txt", f"--model_prefix={prefix}", "--num_threads=1", "--minloglevel=2", *options.split()], check=True)
     os.remove(prefix + ".vocab")
@@ -51,11 +53,11 @@ for name, options in MODELS.items():
     # Ids that no text gives: decoding has to take them all the same.
     mixed = [[(7 * i * i + 3 * i + k) % model.vocab_size() for i in range(30)] for k in range(20)]
     expected = {"cases": cases, "decodings": [{"ids": ids, "decoded": model.decode(ids)} for ids in mixed]}
-    with open(prefix + ".json.gz", "wb") as file:
+    with open(os.path.join(out, name, "expected.json.gz"), "wb") as file:
         file.write(gzip.compress(json.dumps(expected, separators=(",", ":")).encode(), mtime=0))
 
 # Llama 2's tokenizer.json from the same pieces, made as transformers' convert_slow_tokenizer makes it.
-model = sentencepiece.SentencePieceProcessor(model_file=os.path.join(out, "llama.model"))
+model = sentencepiece.SentencePieceProcessor(model_file=os.path.join(out, "llama", "tokenizer.model"))
 vocab = {model.id_to_piece(i): i for i in range(model.vocab_size())}
 scores = {piece: model.get_score(i) for piece, i in vocab.items()}
 merges = []
@@ -63,6 +65,38 @@ for piece, score in scores.items():
     local = [(piece[:i], piece[i:], score) for i in range(1, len(piece)) if piece[:i] in vocab and piece[i:] in vocab]
     merges += sorted(local, key=lambda m: (vocab[m[0]], vocab[m[1]]))
 merges.sort(key=lambda m: (m[2], len(m[0]), len(m[1])), reverse=True)
+
+
+def fields(data):
+    """The length-delimited fields of a protobuf message."""
+    at = 0
+
+    def varint():
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = data[at]
+            at += 1
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+
+    while at < len(data):
+        tag = varint()
+        if tag & 7 == 2:
+            size = varint()
+            yield tag >> 3, data[at:at + size]
+            at += size
+        else:
+            at += {5: 4, 1: 8}.get(tag & 7, 0)
+            if tag & 7 == 0:
+                varint()
+
+
+def character_map(proto):
+    normalizer = next(value for field, value in fields(proto) if field == 3)
+    return next(value for field, value in fields(normalizer) if field == 2)
 
 
 def special(i, content):
@@ -104,3 +138,23 @@ tokenizer = {
 }
 os.makedirs(os.path.join(folder, "huggingface", "llama2"), exist_ok=True)
 json.dump(tokenizer, open(os.path.join(folder, "huggingface", "llama2", "tokenizer.json"), "w", encoding="utf-8"), ensure_ascii=False, indent=1)
+
+# A unigram tokenizer.json, with and without SentencePiece's character map.
+for name, source, bytes_too in (("unigram", "unigram_nmt_nfkc", False), ("unigram_bytes", "unigram_bytes", True)):
+    model = sentencepiece.SentencePieceProcessor(model_file=os.path.join(out, source, "tokenizer.model"))
+    pieces = [[model.id_to_piece(i), model.get_score(i)] for i in range(model.vocab_size())]
+    normalizers = [{"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}]
+    if not bytes_too:
+        proto = open(os.path.join(out, source, "tokenizer.model"), "rb").read()
+        normalizers.insert(0, {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(character_map(proto)).decode()})
+    tokenizer = {
+        "version": "1.0", "truncation": None, "padding": None,
+        "added_tokens": [special(i, piece) for i, (piece, _) in enumerate(pieces) if piece in ("<unk>", "<s>", "</s>", "<pad>", "<mask>")],
+        "normalizer": {"type": "Sequence", "normalizers": normalizers},
+        "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": not bytes_too},
+        "post_processor": None,
+        "decoder": {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}]},
+        "model": {"type": "Unigram", "unk_id": model.unk_id(), "vocab": pieces, "byte_fallback": bytes_too},
+    }
+    os.makedirs(os.path.join(folder, "huggingface", name), exist_ok=True)
+    json.dump(tokenizer, open(os.path.join(folder, "huggingface", name, "tokenizer.json"), "w", encoding="utf-8"), ensure_ascii=False)
