@@ -27,7 +27,7 @@ public static class Rotary
     }
 
     /// <summary>Inverse frequencies theta^(-2i / headSize), stretched as rope_scaling says, and the factor on cosines and sines.</summary>
-    private static (double[] Frequencies, double Attention) Frequencies(ModelConfig config, int length)
+    internal static (double[] Frequencies, double Attention) Frequencies(ModelConfig config, int length)
     {
         int size = config.HeadSize, half = size / 2;
         var theta = config.RopeTheta;
