@@ -1,0 +1,54 @@
+using Microsoft.AspNetCore.Builder;
+using Microsoft.AspNetCore.Http;
+using Microsoft.AspNetCore.Routing;
+using Microsoft.Extensions.DependencyInjection;
+using Rho.Hosting;
+
+namespace Rho.Serving.Http;
+
+/// <summary>The OpenAI-compatible face.</summary>
+internal static class HttpFace
+{
+    private const string RequestId = "X-Request-Id";
+
+    public static void AddServices(IServiceCollection services)
+    {
+        services.AddSingleton<CompletionEndpoint>();
+        services.AddSingleton<ModelEndpoints>();
+    }
+
+    /// <summary>What comes before access control: request ids, CORS with its preflights, and the page, which holds no secrets.</summary>
+    public static void UseBefore(WebApplication app, ServingOptions options)
+    {
+        app.Use(async (context, next) =>
+        {
+            if (HttpMethods.IsPost(context.Request.Method) || HttpMethods.IsGet(context.Request.Method)) context.Response.Headers[RequestId] = IdOf(context.Request);
+            if (Cors.Apply(context, options.CorsOrigins)) return;
+            await next(context);
+        });
+    }
+
+    public static void Map(WebApplication app)
+    {
+        var health = app.Services.GetRequiredService<ServiceHealth>();
+        var group = app.MapGroup("").AddEndpointFilter(OpenAiErrors.Guard);
+        var completions = app.Services.GetRequiredService<CompletionEndpoint>();
+        var models = app.Services.GetRequiredService<ModelEndpoints>();
+        group.MapPost("/v1/completions", Working(completions.AnswerAsync, health));
+        group.MapGet("/v1/models", (HttpContext context) => models.ListAsync(context));
+        group.MapGet("/v1/models/{name}", (HttpContext context, string name) => models.GetAsync(context, name));
+        group.MapPost("/tokenize", (HttpContext context) => models.TokenizeAsync(context));
+        group.MapPost("/detokenize", (HttpContext context) => models.DetokenizeAsync(context));
+        group.MapGet("/tokenizer_info", (HttpContext context) => models.TokenizerInfoAsync(context));
+    }
+
+    private static Func<HttpContext, Task> Working(Func<HttpContext, Task> endpoint, ServiceHealth health) => context =>
+        health.Draining.IsCancellationRequested ? throw new UnavailableException("the server is stopping") : endpoint(context);
+
+    /// <summary>The caller's id where it is one, else a new one.</summary>
+    private static string IdOf(HttpRequest request)
+    {
+        var given = request.Headers[RequestId].ToString();
+        return given.Length is > 0 and <= 128 && given.All(c => char.IsAsciiLetterOrDigit(c) || c is '-' or '_' or '.' or ':') ? given : Guid.NewGuid().ToString("N");
+    }
+}

@@ -1,0 +1,80 @@
+using System.Globalization;
+using System.Text.Json;
+using Rho.Serving.Engine;
+using Rho.Serving.Models;
+
+namespace Rho.Serving.Http;
+
+/// <summary>The sampling fields that completions and chat completions share, OpenAI's and those that vLLM's users know.</summary>
+internal static class SamplingFields
+{
+    /// <summary>Takes the fields; max_tokens and log-probabilities differ between the two and are given.</summary>
+    public static SamplingSettings Read(JsonFields fields, int? maxTokens, int? logProbabilities, ServedModel model)
+    {
+        var choices = fields.Whole("n") ?? 1;
+        if (fields.Whole("best_of") is { } bestOf && bestOf != choices)
+            throw new InvalidFieldException("best_of", $"choosing among more continuations than are returned is not supported; leave it out, or give n's value ({choices})");
+        var defaults = new SamplingSettings();
+        return new SamplingSettings
+        {
+            MaxTokens = maxTokens,
+            MinTokens = fields.Whole("min_tokens") ?? 0,
+            Temperature = fields.Number("temperature") ?? defaults.Temperature,
+            TopP = fields.Number("top_p") ?? defaults.TopP,
+            TopK = TopK(fields),
+            MinP = fields.Number("min_p") ?? defaults.MinP,
+            Seed = Seed(fields),
+            PresencePenalty = fields.Number("presence_penalty") ?? 0,
+            FrequencyPenalty = fields.Number("frequency_penalty") ?? 0,
+            RepetitionPenalty = fields.Number("repetition_penalty") ?? 1,
+            LogitBias = LogitBias(fields),
+            Stop = Stop(fields),
+            StopTokens = fields.Many("stop_token_ids", JsonFields.Whole) ?? [],
+            IgnoreEos = fields.Flag("ignore_eos") ?? false,
+            Choices = choices,
+            LogProbabilities = logProbabilities,
+        };
+    }
+
+    /// <summary>-1 says "all" in vLLM, as 0 does.</summary>
+    private static int TopK(JsonFields fields) => fields.Whole("top_k") switch
+    {
+        null or -1 => 0,
+        { } k => k,
+    };
+
+    private static ulong? Seed(JsonFields fields)
+    {
+        if (fields.Take("seed") is not { } value) return null;
+        if (value.ValueKind == JsonValueKind.Number)
+        {
+            if (value.TryGetInt64(out var signed)) return (ulong)signed;
+            if (value.TryGetUInt64(out var unsigned)) return unsigned;
+        }
+
+        throw JsonFields.Wrong("seed", "a whole number of at most 64 bits", value);
+    }
+
+    private static List<string> Stop(JsonFields fields)
+    {
+        if (fields.Take("stop") is not { } value) return [];
+        return value.ValueKind == JsonValueKind.Array
+            ? [.. value.EnumerateArray().Select((text, i) => JsonFields.Text(text, $"stop[{i}]"))]
+            : [JsonFields.Text(value, "stop")];
+    }
+
+    private static Dictionary<int, float> LogitBias(JsonFields fields)
+    {
+        var biases = new Dictionary<int, float>();
+        if (fields.Take("logit_bias") is not { } value) return biases;
+        if (value.ValueKind != JsonValueKind.Object) throw JsonFields.Wrong("logit_bias", "an object of token ids and numbers", value);
+        foreach (var entry in value.EnumerateObject())
+        {
+            if (!int.TryParse(entry.Name, NumberStyles.None, CultureInfo.InvariantCulture, out var token)) throw new InvalidFieldException("logit_bias", $"'{entry.Name}' is not a token id");
+            if (entry.Value.ValueKind != JsonValueKind.Number) throw JsonFields.Wrong($"logit_bias.{entry.Name}", "a number", entry.Value);
+            biases[token] = entry.Value.GetSingle();
+        }
+
+        return biases;
+    }
+}

@@ -1,0 +1,161 @@
+using System.Text;
+using System.Text.Json;
+using Microsoft.Extensions.Logging;
+using Rho.Hosting;
+using Rho.Model;
+using Rho.Model.Inference;
+using Rho.Serving.Engine;
+using Rho.Tokenization;
+using TorchSharp;
+
+namespace Rho.Serving.Models;
+
+/// <summary>A loaded model under its name: tokenizer, engine and what is told about it.</summary>
+public sealed class ServedModel
+{
+    private readonly string?[] _tokenTexts;
+    private readonly TaskCompletionSource _unused = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private int _uses = 1;
+
+    private ServedModel(ModelSource source, ModelConfig config, Tokenizer tokenizer, string description, InferenceEngine engine, DateTimeOffset loaded)
+    {
+        (Name, Path, Config, Tokenizer, Description, Engine, Loaded) = (source.Name, source.Path, config, tokenizer, description, engine, loaded);
+        _tokenTexts = new string?[config.VocabularySize];
+        LongestToken = Enumerable.Range(0, tokenizer.VocabularySize).Max(id => TokenBytes(id).Length);
+    }
+
+    public string Name { get; }
+
+    public string Path { get; }
+
+    public ModelConfig Config { get; }
+
+    public Tokenizer Tokenizer { get; }
+
+    /// <summary>For people: "llama 3.1M parameters, bfloat16, cpu".</summary>
+    public string Description { get; }
+
+    public InferenceEngine Engine { get; }
+
+    public DateTimeOffset Loaded { get; }
+
+    /// <summary>Changes with every load.</summary>
+    public string Version { get; } = Guid.NewGuid().ToString("N")[..12];
+
+    /// <summary>Bytes of the longest token: text of so many bytes has at least one token.</summary>
+    public int LongestToken { get; }
+
+    /// <summary>Reads a checkpoint folder and starts an engine for it. Takes seconds to minutes.</summary>
+    /// <exception cref="RhoException">The folder, the tokenizer or the options do not fit.</exception>
+    public static ServedModel Load(ModelSource source, ServingOptions options, EngineMetrics metrics, ServiceHealth health, TimeProvider time, ILogger logger)
+    {
+        var tokenizer = Tokenizer.Load(source.Path);
+        var device = DeviceOf(options.Device);
+        var model = LanguageModel.Load(source.Path, device, options.Compute);
+        DecodingModel? decoder = null;
+        try
+        {
+            if (tokenizer.VocabularySize > model.Config.VocabularySize)
+                throw new MismatchException($"{source.Path}: the tokenizer has {tokenizer.VocabularySize} tokens and the model {model.Config.VocabularySize}; they do not belong together");
+            var weights = options.Weights == WeightFormat.Int8 ? "int8 weights, " : "";
+            var description = $"{model.Config.ModelType} {Count(model.Parameters)} parameters, {weights}{(model.Dtype == torch.ScalarType.BFloat16 ? "bfloat16" : "float32")}, {model.Device.ToString().ToLowerInvariant()}";
+            decoder = DecodingModel.Create(model, new DecodingOptions
+            {
+                CacheBytes = options.CacheBytes,
+                MaxBatchTokens = options.Engine.MaxStepTokens,
+                Threads = options.Threads,
+                Weights = options.Weights,
+            });
+            var engine = new InferenceEngine(source.Name, decoder, tokenizer, EndTokens(source.Path, model.Config, tokenizer), options.Engine, metrics, health, time, logger);
+            return new ServedModel(source, model.Config, tokenizer, description, engine, time.GetUtcNow());
+        }
+        catch
+        {
+            if (decoder is null) model.Dispose();
+            else decoder.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>What a token reads as on its own; U+FFFD where it is no whole character.</summary>
+    public string TokenText(int id) => id < _tokenTexts.Length ? _tokenTexts[id] ??= Encoding.UTF8.GetString(TokenBytes(id)) : "";
+
+    /// <summary>The token's bytes; none for ids beyond the tokenizer's.</summary>
+    public ReadOnlySpan<byte> TokenBytes(int id)
+    {
+        try
+        {
+            return Tokenizer.TokenBytes(id).Span;
+        }
+        catch (RhoException)
+        {
+            // Models pad their vocabulary to round sizes: such ids can come out, and have no text.
+            return [];
+        }
+    }
+
+    /// <summary>Keeps the model from being closed until the use is disposed; false when it is closed already.</summary>
+    internal bool TryUse()
+    {
+        var uses = Volatile.Read(ref _uses);
+        while (uses > 0)
+        {
+            var before = Interlocked.CompareExchange(ref _uses, uses + 1, uses);
+            if (before == uses) return true;
+            uses = before;
+        }
+
+        return false;
+    }
+
+    internal void EndUse()
+    {
+        if (Interlocked.Decrement(ref _uses) == 0) _unused.TrySetResult();
+    }
+
+    /// <summary>Waits for requests under way, and frees the model.</summary>
+    /// <param name="patience">When it is cancelled, what still runs fails as unavailable.</param>
+    internal async Task CloseAsync(CancellationToken patience)
+    {
+        EndUse();
+        await _unused.Task;
+        await Engine.CloseAsync(patience);
+    }
+
+    private static torch.Device DeviceOf(string name)
+    {
+        if (name == "auto") return torch.cuda.is_available() ? torch.CUDA : torch.CPU;
+        if (name == "cpu") return torch.CPU;
+        if (!torch.cuda.is_available()) throw new RhoException($"device {name}: libtorch finds no GPU; use cpu");
+        return torch.device(name);
+    }
+
+    /// <summary>Tokens that end a text: those of generation_config.json, and what config and tokenizer say.</summary>
+    private static HashSet<int> EndTokens(string path, ModelConfig config, Tokenizer tokenizer)
+    {
+        var ends = new HashSet<int>();
+        if (config.EosTokenId is { } fromConfig) ends.Add(fromConfig);
+        if (tokenizer.EosId is { } fromTokenizer) ends.Add(fromTokenizer);
+        var file = System.IO.Path.Combine(path, "generation_config.json");
+        if (!File.Exists(file)) return ends;
+        try
+        {
+            using var json = JsonDocument.Parse(File.ReadAllBytes(file));
+            if (!json.RootElement.TryGetProperty("eos_token_id", out var value)) return ends;
+            if (value.ValueKind == JsonValueKind.Number) ends.Add(value.GetInt32());
+            else if (value.ValueKind == JsonValueKind.Array) ends.UnionWith(value.EnumerateArray().Select(id => id.GetInt32()));
+            return ends;
+        }
+        catch (Exception exception) when (exception is JsonException or InvalidOperationException or FormatException)
+        {
+            throw new RhoException($"{file} is broken: {exception.Message}", exception);
+        }
+    }
+
+    private static string Count(long parameters) => parameters switch
+    {
+        >= 1_000_000_000 => $"{parameters / 1e9:0.##}B",
+        >= 1_000_000 => $"{parameters / 1e6:0.#}M",
+        _ => $"{parameters / 1e3:0.#}K",
+    };
+}

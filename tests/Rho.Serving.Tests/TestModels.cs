@@ -1,0 +1,66 @@
+using Rho.Model;
+using Rho.Tokenization;
+using static TorchSharp.torch;
+
+namespace Rho.Serving.Tests;
+
+/// <summary>Small random checkpoints with a real tokenizer, made once per test run.</summary>
+internal static class TestModels
+{
+    private static readonly Lazy<string> s_folder = new(() => Directory.CreateTempSubdirectory("rho-serving-").FullName);
+    private static readonly Lazy<Tokenizer> s_tokenizer = new(Train);
+    private static readonly Lock s_lock = new();
+
+    public static Tokenizer Tokenizer => s_tokenizer.Value;
+
+    /// <summary>A checkpoint folder; the same seed and context give the same one.</summary>
+    public static string Folder(long seed = 1, int context = 512)
+    {
+        lock (s_lock)
+        {
+            var folder = Path.Combine(s_folder.Value, $"tiny-{seed}-{context}");
+            if (!Directory.Exists(folder)) Save(folder, seed, context);
+            return folder;
+        }
+    }
+
+    public static void Save(string folder, long seed, int context = 512)
+    {
+        var config = new ModelConfig
+        {
+            VocabularySize = Tokenizer.VocabularySize,
+            HiddenSize = 64,
+            IntermediateSize = 160,
+            Layers = 2,
+            Heads = 4,
+            KeyValueHeads = 2,
+            HeadSize = 16,
+            ContextLength = context,
+            BosTokenId = Tokenizer.BosId,
+            EosTokenId = Tokenizer.EosId,
+        };
+        using var guard = no_grad();
+        using var model = LanguageModel.Create(config, seed, CPU, ComputeType.Float32);
+        // Wider weights than training begins with: continuations that do not repeat one token.
+        model.Flat.mul_(6);
+        foreach (var norm in model.Layers.SelectMany(layer => new[] { layer.InputNorm, layer.PostNorm }).Append(model.FinalNorm)) norm.fill_(1);
+        model.Save(folder, Tokenizer);
+    }
+
+    private static Tokenizer Train()
+    {
+        string[] texts =
+        [
+            "The quick brown fox jumps over the lazy dog. The dog sleeps, the fox runs.",
+            "What is 12 + 30? 12 + 30 = 42. What is 7 * 6? 7 * 6 = 42.",
+            "Grüße aus Köln: äöüß, 東京は晴れ, emoji 😀😀 and so on.",
+            "{\"name\": \"Ada\", \"age\": 36, \"tags\": [\"a\", \"b\"], \"ok\": true, \"none\": null}",
+        ];
+        return BpeTrainer.Train([.. Enumerable.Repeat(texts, 4).SelectMany(x => x)], new BpeTrainerOptions
+        {
+            VocabularySize = 420,
+            SpecialTokens = ["<|user|>", "<|assistant|>", "<|end|>"],
+            Threads = 1,
+        });
+    }
+}
