@@ -1,0 +1,224 @@
+using System.Runtime.CompilerServices;
+using System.Text.Json.Nodes;
+using Rho.Data;
+using Rho.Hosting;
+using Rho.Model;
+using Rho.Scoring;
+using TorchSharp;
+
+namespace Rho.Training.Tests;
+
+public sealed class ReferenceTests : IDisposable
+{
+    private readonly World _world = new();
+    private readonly List<string> _warnings = [];
+
+    public void Dispose() => _world.Dispose();
+
+    /// <summary>A reference whose loss for a token is its place in the shard, and that fails when told to.</summary>
+    private sealed class FakeSource : IReferenceSource
+    {
+        public Func<long, Task> OnBlock { get; set; } = _ => Task.CompletedTask;
+
+        public Func<ReferenceBlock, ReferenceBlock> Change { get; set; } = block => block;
+
+        public float Offset { get; init; }
+
+        public int Opened { get; private set; }
+
+        public string? Tokenizer { get; init; }
+
+        public Task<ReferenceIdentity> IdentifyAsync(CancellationToken cancellation) =>
+            Task.FromResult(new ReferenceIdentity($"fake{Offset}", Tokenizer, null, null, "a fake"));
+
+        public async IAsyncEnumerable<ReferenceBlock> ReadAsync(TokenShard shard, bool documentsSeeEachOther, long firstSequence, [EnumeratorCancellation] CancellationToken cancellation)
+        {
+            Opened++;
+            for (var first = firstSequence; first < shard.Sequences; first += 3)
+            {
+                await OnBlock(first).WaitAsync(cancellation);
+                var count = (int)Math.Min(3, shard.Sequences - first);
+                var losses = Enumerable.Range(0, count * shard.Length).Select(i => i % shard.Length == 0 ? float.NaN : (first * shard.Length + i) / 1000f + Offset).ToArray();
+                yield return Change(new ReferenceBlock(first, count, losses));
+            }
+        }
+
+        public ValueTask DisposeAsync() => ValueTask.CompletedTask;
+    }
+
+    private (TrainingData Data, ReferenceSection Section) Setup(int sources = 1, UnavailablePolicy policy = UnavailablePolicy.Wait, double patience = 0.3)
+    {
+        var corpus = _world.Corpus($"corpus{Guid.NewGuid():N}", [20]);
+        var section = new ReferenceSection
+        {
+            Sources = [.. Enumerable.Range(1, sources).Select(i => new ReferenceSourceSection { Scores = "x", Weight = i })],
+            WhenUnavailable = policy,
+            PatienceSeconds = patience,
+        };
+        return (new TrainingData(new DataSection { Corpora = [new CorpusSection { Path = corpus }], ShuffleTokens = 8 * World.Length }, 1), section);
+    }
+
+    private Task<ReferenceLoader> ConnectAsync((TrainingData Data, ReferenceSection Section) setup, params IReferenceSource[] sources)
+    {
+        var next = 0;
+        return ReferenceLoader.ConnectAsync(setup.Section, _ => sources[next++], setup.Data, message =>
+        {
+            lock (_warnings) _warnings.Add(message);
+        }, CancellationToken.None);
+    }
+
+    private static async Task<List<PreparedBatch>> TakeAsync(TrainingData data, ReferenceLoader loader, int count)
+    {
+        using var pipeline = new BatchPipeline(data, loader, 4, 0, 1, [0], CancellationToken.None);
+        return await Task.Run(() => Enumerable.Range(0, count).Select(_ =>
+        {
+            Assert.True(pipeline.Take(out var batch, CancellationToken.None));
+            return batch;
+        }).ToList()).WaitAsync(World.Patience);
+    }
+
+    private static void HasLossesOfItsTokens(PreparedBatch batch)
+    {
+        for (var i = 0; i < batch.Reference!.Length; i++)
+        {
+            var expected = i % World.Length == 0 ? float.NaN : (batch.Origins[i / World.Length].Sequence * World.Length + i % World.Length) / 1000f;
+            Assert.Equal(expected, batch.Reference[i]);
+        }
+    }
+
+    [Fact]
+    public async Task Pipeline_Losses_AreThoseOfTheSequences()
+    {
+        var setup = Setup();
+        using var data = setup.Data;
+        await using var loader = await ConnectAsync(setup, new FakeSource());
+        Assert.All(await TakeAsync(data, loader, 12), HasLossesOfItsTokens);
+    }
+
+    [Fact]
+    public async Task Source_FailsNowAndThen_IsAskedAgainFromWhereItWas()
+    {
+        var setup = Setup(patience: 30);
+        using var data = setup.Data;
+        var failures = 0;
+        var source = new FakeSource { OnBlock = first => first >= 6 && failures++ is 0 or 2 ? throw new UnavailableException("away") : Task.CompletedTask };
+        await using var loader = await ConnectAsync(setup, source);
+        Assert.All(await TakeAsync(data, loader, 5), HasLossesOfItsTokens);
+        Assert.True(source.Opened >= 3);
+        Assert.True(loader.TimeSpent >= TimeSpan.Zero);
+    }
+
+    [Fact]
+    public async Task Source_StaysAway_WaitPolicy_WaitsWithMessagesAndGoesOn()
+    {
+        var setup = Setup(policy: UnavailablePolicy.Wait);
+        using var data = setup.Data;
+        var back = DateTimeOffset.UtcNow.AddSeconds(1.5);
+        await using var loader = await ConnectAsync(setup, new FakeSource { OnBlock = _ => DateTimeOffset.UtcNow < back ? throw new UnavailableException("away") : Task.CompletedTask });
+        Assert.All(await TakeAsync(data, loader, 3), HasLossesOfItsTokens);
+        Assert.Contains(_warnings, warning => warning.Contains("away; waiting", StringComparison.Ordinal));
+    }
+
+    [Fact]
+    public async Task Source_StaysAway_ClmPolicy_GoesOnWithoutLosses()
+    {
+        var setup = Setup(policy: UnavailablePolicy.Clm);
+        using var data = setup.Data;
+        await using var loader = await ConnectAsync(setup, new FakeSource { OnBlock = first => first >= 9 ? throw new UnavailableException("away") : Task.CompletedTask });
+        var batches = await TakeAsync(data, loader, 5);
+        Assert.All(batches.Take(2), HasLossesOfItsTokens);
+        Assert.Contains(batches.Skip(2), batch => batch.WithoutReference && batch.Reference == null);
+        Assert.All(batches.Where(batch => !batch.WithoutReference), HasLossesOfItsTokens);
+    }
+
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public async Task Source_StaysAwayOrHangs_StopPolicy_EndsWithTheReason(bool hangs)
+    {
+        var setup = Setup(policy: UnavailablePolicy.Stop);
+        using var data = setup.Data;
+        await using var loader = await ConnectAsync(setup, new FakeSource { OnBlock = first => first < 9 ? Task.CompletedTask : hangs ? Task.Delay(Timeout.Infinite) : throw new UnavailableException("away") });
+        var error = await Assert.ThrowsAsync<UnavailableException>(() => TakeAsync(data, loader, 5));
+        Assert.Contains("from sequence 9", error.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task Source_SendsWrongLosses_IsRefused()
+    {
+        foreach (var change in new Func<ReferenceBlock, ReferenceBlock>[]
+        {
+            block => block with { FirstSequence = block.FirstSequence + 1 },
+            block => block with { Losses = [.. block.Losses.Select(loss => -loss - 1)] },
+            block => block with { Losses = block.Losses[1..] },
+            block => block with { Losses = [.. block.Losses.Select(_ => float.PositiveInfinity)] },
+        })
+        {
+            var setup = Setup(policy: UnavailablePolicy.Clm);
+            using var data = setup.Data;
+            await using var loader = await ConnectAsync(setup, new FakeSource { Change = change });
+            await Assert.ThrowsAsync<CorruptDataException>(() => TakeAsync(data, loader, 5));
+        }
+    }
+
+    [Fact]
+    public async Task Source_OtherTokenizer_IsRefusedBeforeAnyWork()
+    {
+        var setup = Setup();
+        using var data = setup.Data;
+        var source = new FakeSource { Tokenizer = "another" };
+        Assert.Contains("losses of other tokens", (await Assert.ThrowsAsync<MismatchException>(() => ConnectAsync(setup, source))).Message, StringComparison.Ordinal);
+        Assert.Equal(0, source.Opened);
+    }
+
+    [Fact]
+    public async Task Sources_Two_AreMixedByLikelihood()
+    {
+        var setup = Setup(sources: 2);
+        using var data = setup.Data;
+        await using var loader = await ConnectAsync(setup, new FakeSource(), new FakeSource { Offset = 1 });
+        var batch = (await TakeAsync(data, loader, 1))[0];
+        for (var t = 1; t < World.Length; t++)
+        {
+            var a = (batch.Origins[0].Sequence * World.Length + t) / 1000.0;
+            Assert.Equal(-Math.Log(1.0 / 3 * Math.Exp(-a) + 2.0 / 3 * Math.Exp(-(a + 1))), batch.Reference![t], 1e-5);
+        }
+
+        Assert.Contains("fake0", loader.Fingerprint, StringComparison.Ordinal);
+        Assert.Contains("fake1", loader.Fingerprint, StringComparison.Ordinal);
+    }
+
+    private async Task<ScoringHost> ScorerAsync(string checkpoint, int port = 0) => await ScoringHost.StartAsync(
+        new ScoringOptions { Host = new RhoHostOptions { Service = "rho-scorer", GrpcPort = port, DrainTimeout = TimeSpan.FromSeconds(1) }, CacheDirectory = _world.At("cache") },
+        [ReferenceModel.Load(checkpoint, torch.CPU, ComputeType.Float32)]).WaitAsync(World.Patience);
+
+    [Fact]
+    public async Task Run_ScorersOverGrpc_OneDiesOnTheWay_EqualsARunWithOne()
+    {
+        var corpus = _world.Corpus("corpus", [40, 30], documentsSeeEachOther: false, padded: true);
+        var checkpoint = _world.Checkpoint("reference", 77);
+        await using var first = await ScorerAsync(checkpoint);
+        var second = await ScorerAsync(checkpoint);
+        var one = await World.RunAsync(TrainingRun.Start(_world.Run("one", corpus, _world.Slm($$"""{ "scorers": ["{{first.Address.Authority}}"] }"""))));
+        var run = TrainingRun.Start(_world.Run("two", corpus, _world.Slm($$"""{ "scorers": ["{{second.Address.Authority}}", "{{first.Address.Authority}}"] }""")));
+        var killed = false;
+        run.SelectionObserver = batch =>
+        {
+            if (batch.Step < 3 || killed) return;
+            killed = true;
+            second.DisposeAsync().AsTask().Wait(World.Patience);
+        };
+        var two = await World.RunAsync(run);
+        Assert.Equal(World.Weights(one.Model!), World.Weights(two.Model!));
+        var started = JsonNode.Parse(File.ReadLines(_world.At("two/metrics.jsonl")).First())!;
+        Assert.Contains("parameters", started["reference"]!.GetValue<string>(), StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task Run_ScorerUnreachable_IsOneClearError()
+    {
+        var run = _world.Run("out", _world.Corpus("corpus", [40]), _world.Slm("""{ "scorers": ["127.0.0.1:1"] }"""));
+        await Assert.ThrowsAsync<UnavailableException>(() => World.RunAsync(TrainingRun.Start(run)));
+        Assert.False(Directory.Exists(run.Output));
+    }
+}

@@ -1,0 +1,270 @@
+using System.Runtime.InteropServices;
+using Rho.Data;
+using Rho.Model;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace Rho.Training.Tests;
+
+/// <summary>Steps against an independent account in PyTorch (data/make.py).</summary>
+public class StepTests
+{
+    private const int Steps = 5, Micro = 2, Batch = 3, Length = 11;
+    private static string DataPath(string name) => Path.Combine(AppContext.BaseDirectory, "data", name);
+
+    private static float[] Floats(SafetensorsFile file, string name) => MemoryMarshal.Cast<byte, float>(file.Bytes(name)).ToArray();
+
+    private static float[] Floats(Tensor tensor) => MemoryMarshal.Cast<byte, float>(tensor.bytes).ToArray();
+
+    private static void Close(float[] expected, float[] actual, double relative, double absolute = 1e-7)
+    {
+        Assert.Equal(expected.Length, actual.Length);
+        var scale = expected.Max(MathF.Abs);
+        for (var i = 0; i < expected.Length; i++)
+        {
+            if (float.IsNaN(expected[i]) && float.IsNaN(actual[i])) continue;
+            Assert.True(Math.Abs(expected[i] - actual[i]) <= relative * scale + absolute, $"at {i}: {expected[i]} expected, {actual[i]} found (largest {scale})");
+        }
+    }
+
+    private static RunFile Options(string extra = "") => RunFile.Parse($$"""
+        {
+          "output": "x", "model": { "from": "x" }, "data": { "corpora": [ { "path": "x" } ] }, "steps": {{Steps}},
+          "objective": { "kind": "slm", "ratio": 0.6 }, "reference": { "sources": [ { "scores": "x" } ] },
+          "schedule": { "learning_rate": 3e-3, "warmup_steps": 2 }, "optimizer": { "clip": 0.5 }, {{extra}}
+        }
+        """, "/");
+
+    private static StepRunner Runner(RunFile? run = null)
+    {
+        var model = LanguageModel.Load(DataPath("slm/model"), CPU, ComputeType.Float32);
+        return new StepRunner(run ?? Options(), new TrainingModel(model, new TrainingOptions { Compute = ComputeType.Float32 }), Steps, null, new SingleRank());
+    }
+
+    /// <summary>The step's sequences in micro-batches of any size.</summary>
+    private static List<PreparedBatch> Batches(SafetensorsFile file, int step, int sequences = Batch)
+    {
+        var tokens = MemoryMarshal.Cast<byte, long>(file.Bytes("tokens")).ToArray().Skip(step * Micro * Batch * Length).Take(Micro * Batch * Length).Select(token => (int)token);
+        var reference = Floats(file, "reference").Skip(step * Micro * Batch * Length).Take(Micro * Batch * Length);
+        return [.. tokens.Chunk(sequences * Length).Zip(reference.Chunk(sequences * Length), (t, r) => new PreparedBatch
+        {
+            Tokens = new TokenBatch(t, t.Length / Length, Length, null),
+            Reference = r,
+            Origins = new SequenceOrigin[t.Length / Length],
+            Consumed = [0],
+        })];
+    }
+
+    [Fact]
+    public void AdamW_TwelveSteps_EqualsPyTorch()
+    {
+        using var file = SafetensorsFile.Open(DataPath("adamw.safetensors"));
+        using var parameters = tensor(Floats(file, "p0"));
+        using var gradients = zeros_like(parameters);
+        using var optimizer = new AdamW(parameters, gradients, [new ParameterSpan("w", 0, [37], true)], new OptimizerSection());
+        var all = Floats(file, "gradients");
+        for (var i = 0; i < 12; i++)
+        {
+            // Scaled here and back in the step, as a sum over tokens is divided by their count.
+            for (var j = 0; j < 37; j++) MemoryMarshal.Cast<byte, float>(gradients.bytes)[j] = all[i * 37 + j] * 8;
+            optimizer.Step(1e-2 / (i + 1), 1.0 / 8);
+            Close(Floats(file, $"p{i + 1}"), Floats(parameters), 1e-6);
+            Assert.All(Floats(gradients), gradient => Assert.Equal(0, gradient));
+        }
+    }
+
+    [Fact]
+    public void Run_FiveSelectiveSteps_EqualPyTorch()
+    {
+        using var file = SafetensorsFile.Open(DataPath("slm/steps.safetensors"));
+        using var runner = Runner();
+        Assert.Equal(file.Tensor("parameters0").Shape[0], runner.Model.Parameters.NumberOfElements);
+        for (var step = 0; step < Steps; step++)
+        {
+            var losses = new List<float>();
+            var weights = new List<float>();
+            float[] gradient = [];
+            var seen = 0;
+            runner.Observer = selected =>
+            {
+                losses.AddRange(selected.Losses);
+                weights.AddRange(selected.Weights);
+                if (++seen == Micro) gradient = Floats(runner.Model.Gradients);
+            };
+            var outcome = runner.Run(step, Batches(file, step));
+            Close(Floats(file, $"losses{step}"), [.. losses], 1e-5);
+            Assert.Equal(Floats(file, $"masks{step}"), weights);
+            Close(Floats(file, $"gradient{step}"), [.. gradient.Select(value => (float)(value / outcome.WeightSum))], 1e-5);
+            Assert.Equal(Floats(file, $"norm{step}")[0], outcome.GradientNorm!.Value, 1e-5);
+            Assert.Equal(Floats(file, $"rate{step}")[0], outcome.LearningRate, 1e-9);
+            Close(Floats(file, $"parameters{step}"), Floats(runner.Model.Parameters), 2e-5);
+        }
+    }
+
+    [Theory]
+    [InlineData("sequence")]
+    [InlineData("global_batch")]
+    public void Run_AnyMicroBatchSize_GivesTheSameWeights(string scope)
+    {
+        using var file = SafetensorsFile.Open(DataPath("slm/steps.safetensors"));
+        var run = Options();
+        run = run with { Objective = run.Objective with { Scope = scope == "sequence" ? ObjectiveScope.Sequence : ObjectiveScope.GlobalBatch } };
+        var results = new List<(float[] Weights, double Loss)>();
+        foreach (var size in new[] { 6, 3, 2, 1 })
+        {
+            using var runner = Runner(run);
+            double loss = 0;
+            for (var step = 0; step < 3; step++)
+            {
+                var outcome = runner.Run(step, Batches(file, step, size));
+                loss = outcome.WeightedLossSum / outcome.WeightSum;
+            }
+
+            results.Add((Floats(runner.Model.Parameters), loss));
+        }
+
+        foreach (var (weights, loss) in results.Skip(1))
+        {
+            Close(results[0].Weights, weights, 1e-5);
+            Assert.Equal(results[0].Loss, loss, 1e-5);
+        }
+    }
+
+    /// <summary>A mean of means would weigh a short micro-batch's tokens more.</summary>
+    [Fact]
+    public void Run_UnequalMicroBatches_IsTheMeanOverSelectedTokens()
+    {
+        using var file = SafetensorsFile.Open(DataPath("slm/steps.safetensors"));
+        using var runner = Runner();
+        double sum = 0, count = 0;
+        runner.Observer = selected =>
+        {
+            for (var i = 0; i < selected.Losses.Length; i++)
+            {
+                if (selected.Weights[i] == 0) continue;
+                sum += selected.Losses[i];
+                count++;
+            }
+        };
+        var outcome = runner.Run(0, Batches(file, 0, 4));
+        Assert.Equal(2, Batches(file, 0, 4).Count);
+        Assert.Equal(sum / count, outcome.WeightedLossSum / outcome.WeightSum, 1e-9);
+        Assert.Equal(count, outcome.WeightSum);
+    }
+
+    /// <summary>The loss is a mean over the selected: keeping fewer tokens must not shrink the gradient by the ratio.</summary>
+    [Fact]
+    public void Run_RandomSelection_KeepsTheGradientsScale()
+    {
+        using var file = SafetensorsFile.Open(DataPath("slm/steps.safetensors"));
+        var norms = new List<double>();
+        foreach (var ratio in new[] { 1.0, 0.5 })
+        {
+            var run = Options();
+            using var runner = Runner(run with { Objective = run.Objective with { Ratio = ratio, Selector = new SelectorSection { By = SelectorCriterion.Random } } });
+            norms.Add(runner.Run(0, Batches(file, 0)).GradientNorm!.Value);
+        }
+
+        Assert.InRange(norms[1] / norms[0], 0.9, 1.8);
+    }
+
+    /// <summary>A reference that is the model itself leaves no excess: then ties decide, by position, and the loss is still trained.</summary>
+    [Fact]
+    public void Run_ReferenceIsTheModel_ExcessIsZeroAndTiesGoByPosition()
+    {
+        using var file = SafetensorsFile.Open(DataPath("slm/steps.safetensors"));
+        using var runner = Runner();
+        var batch = Batches(file, 0, 6)[0];
+        var own = new float[batch.Tokens.Tokens.Length];
+        runner.Model.Evaluate(batch.Tokens, own);
+        float[] weights = [];
+        runner.Observer = selected => weights = [.. selected.Weights];
+        var outcome = runner.Run(0, [batch with { Reference = own }]);
+        Assert.Equal(0, outcome.Statistics.Threshold);
+        var candidates = Enumerable.Range(0, own.Length).Where(i => i % Length != 0).ToList();
+        Assert.Equal(candidates.Take(36), Enumerable.Range(0, weights.Length).Where(i => weights[i] > 0));
+    }
+
+    [Fact]
+    public void Run_ReferenceDiffersFromModel_ExcessIsNotZero()
+    {
+        using var file = SafetensorsFile.Open(DataPath("slm/steps.safetensors"));
+        using var runner = Runner();
+        var quantiles = runner.Run(0, Batches(file, 0)).Statistics.ExcessQuantiles;
+        Assert.True(quantiles[2] - quantiles[0] > 0.1);
+    }
+
+    [Fact]
+    public void Run_ClmAndRatioOne_AreTheSame()
+    {
+        using var file = SafetensorsFile.Open(DataPath("slm/steps.safetensors"));
+        var run = Options();
+        using var clm = Runner(run with { Objective = new ObjectiveSection() });
+        using var slm = Runner(run with { Objective = run.Objective with { Ratio = 1 } });
+        clm.Run(0, Batches(file, 0));
+        slm.Run(0, Batches(file, 0));
+        Assert.Equal(Floats(clm.Model.Parameters), Floats(slm.Model.Parameters));
+    }
+
+    [Fact]
+    public void Run_MissingReferenceLoss_IsRefused()
+    {
+        using var file = SafetensorsFile.Open(DataPath("slm/steps.safetensors"));
+        using var runner = Runner();
+        var batch = Batches(file, 0)[0];
+        batch.Reference![14] = float.NaN;
+        Assert.Contains("token 3 of sequence", Assert.Throws<MismatchException>(() => runner.Run(0, [batch])).Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Run_NonFiniteWeights_SkipsTheStepAndSaysWhere()
+    {
+        using var file = SafetensorsFile.Open(DataPath("slm/steps.safetensors"));
+        using var runner = Runner();
+        MemoryMarshal.Cast<byte, float>(runner.Model.Parameters.bytes)[^1] = float.PositiveInfinity;
+        var before = Floats(runner.Model.Parameters);
+        var outcome = runner.Run(0, Batches(file, 0));
+        Assert.True(outcome.NonFinite);
+        Assert.NotNull(outcome.Skipped);
+        Assert.Equal(before, Floats(runner.Model.Parameters));
+        Assert.All(Floats(runner.Model.Gradients), gradient => Assert.Equal(0, gradient));
+    }
+
+    [Fact]
+    public void Run_ManySteps_LeakNoTensors()
+    {
+        using var file = SafetensorsFile.Open(DataPath("slm/steps.safetensors"));
+        using var runner = Runner();
+        runner.Run(0, Batches(file, 0));
+        var before = DisposeScopeManager.Statistics.ThreadTotalLiveCount;
+        for (var i = 0; i < 20; i++) runner.Run(1, Batches(file, 1));
+        Assert.Equal(before, DisposeScopeManager.Statistics.ThreadTotalLiveCount);
+    }
+
+    [Fact]
+    public void Kernels_LargeBuffers_DoNotDependOnThreads()
+    {
+        using var values = randn([300_001]);
+        var sums = Enumerable.Range(0, 5).Select(_ => Norm(values)).Distinct().ToList();
+        Assert.Single(sums);
+        Assert.Equal(1, values.norm().item<float>() / sums[0], 1e-5);
+    }
+
+    private static unsafe double Norm(Tensor values) => Math.Sqrt(FlatKernels.SumOfSquares(AdamW.Pointer(values), values.NumberOfElements));
+
+    [Fact]
+    public void LearningRate_Schedules_FollowTheirCurves()
+    {
+        var section = new ScheduleSection { LearningRate = 1, WarmupSteps = 10, FinalRatio = 0.1 };
+        Assert.Equal(0.1, LearningRate.At(section, 0, 110), 12);
+        Assert.Equal(1, LearningRate.At(section, 9, 110), 12);
+        Assert.Equal(1, LearningRate.At(section, 10, 110), 12);
+        Assert.Equal(0.55, LearningRate.At(section, 60, 110), 12);
+        Assert.Equal(0.1, LearningRate.At(section, 110, 110), 12);
+        Assert.Equal(0.55, LearningRate.At(section with { Kind = ScheduleKind.Linear }, 60, 110), 12);
+        Assert.Equal(1, LearningRate.At(section with { Kind = ScheduleKind.Constant }, 100, 110), 12);
+        var wsd = section with { Kind = ScheduleKind.Wsd, DecayShare = 0.2 };
+        Assert.Equal(1, LearningRate.At(wsd, 79, 100), 12);
+        Assert.Equal(0.55, LearningRate.At(wsd, 90, 100), 12);
+    }
+}

@@ -1,0 +1,155 @@
+#!/usr/bin/python3
+"""Selective training of a small Llama-family model by plain PyTorch, as an independent account of what a step does.
+
+Written from the method's description, without any of Rho's code: https://arxiv.org/abs/2404.07965, section 2.2. Run with Debian's python3-torch:
+  /usr/bin/python3 make.py
+Writes
+  adamw.safetensors           a vector of parameters over 12 AdamW steps: p0, gradients, p1 ... p12
+  slm/model/                  the first weights as a Hugging Face folder
+  slm/steps.safetensors       tokens [steps, micro, batch, length], reference losses of the same shape (NaN at position 0), and per step
+                              losses, masks, gradient (after division, before clipping), norm, rate, and all parameters afterwards
+"""
+import json, math, os, struct
+import torch
+import torch.nn.functional as F
+
+VOCAB, HIDDEN, INTER, LAYERS, HEADS, KV, HEAD = 61, 24, 40, 2, 4, 2, 6
+STEPS, MICRO, BATCH, LENGTH = 5, 2, 3, 11
+RATIO, PEAK, WARMUP, FINAL, CLIP = 0.6, 3e-3, 2, 0.1, 0.5
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def save(path, tensors, metadata=None):
+    header, blobs, offset = {}, [], 0
+    if metadata:
+        header["__metadata__"] = metadata
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().contiguous()
+        kind = {torch.float32: "F32", torch.int64: "I64"}[tensor.dtype]
+        blob = tensor.numpy().tobytes()
+        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [offset, offset + len(blob)]}
+        blobs.append(blob)
+        offset += len(blob)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text + b"".join(blobs))
+
+
+def weights():
+    w = {"model.embed_tokens.weight": (VOCAB, HIDDEN)}
+    for i in range(LAYERS):
+        p = f"model.layers.{i}."
+        w[p + "input_layernorm.weight"] = (HIDDEN,)
+        w[p + "self_attn.q_proj.weight"] = (HEADS * HEAD, HIDDEN)
+        w[p + "self_attn.k_proj.weight"] = (KV * HEAD, HIDDEN)
+        w[p + "self_attn.v_proj.weight"] = (KV * HEAD, HIDDEN)
+        w[p + "self_attn.o_proj.weight"] = (HIDDEN, HEADS * HEAD)
+        w[p + "post_attention_layernorm.weight"] = (HIDDEN,)
+        w[p + "mlp.gate_proj.weight"] = (INTER, HIDDEN)
+        w[p + "mlp.up_proj.weight"] = (INTER, HIDDEN)
+        w[p + "mlp.down_proj.weight"] = (HIDDEN, INTER)
+    w["model.norm.weight"] = (HIDDEN,)
+    w["lm_head.weight"] = (VOCAB, HIDDEN)
+    return {n: (torch.ones(s) + 0.1 * torch.randn(s) if len(s) == 1 else 0.15 * torch.randn(s)).requires_grad_() for n, s in w.items()}
+
+
+def norm(x, w):
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5) * w
+
+
+def rotate(x):
+    t, d = x.shape[-2], x.shape[-1]
+    angle = torch.arange(t).float()[:, None] / 10000.0 ** (torch.arange(0, d, 2).float() / d)
+    angle = torch.cat([angle, angle], -1)
+    a, b = x.chunk(2, -1)
+    return x * angle.cos() + torch.cat([-b, a], -1) * angle.sin()
+
+
+def logits(w, ids):
+    x = F.embedding(ids, w["model.embed_tokens.weight"])
+    n, t = ids.shape
+    for i in range(LAYERS):
+        p = f"model.layers.{i}."
+        h = norm(x, w[p + "input_layernorm.weight"])
+        q = rotate((h @ w[p + "self_attn.q_proj.weight"].t()).view(n, t, HEADS, HEAD).transpose(1, 2))
+        k = rotate((h @ w[p + "self_attn.k_proj.weight"].t()).view(n, t, KV, HEAD).transpose(1, 2)).repeat_interleave(HEADS // KV, 1)
+        v = (h @ w[p + "self_attn.v_proj.weight"].t()).view(n, t, KV, HEAD).transpose(1, 2).repeat_interleave(HEADS // KV, 1)
+        s = q @ k.transpose(-1, -2) / math.sqrt(HEAD)
+        s = s.masked_fill(torch.ones(t, t, dtype=torch.bool).triu(1), -math.inf)
+        x = x + (s.softmax(-1) @ v).transpose(1, 2).reshape(n, t, -1) @ w[p + "self_attn.o_proj.weight"].t()
+        h = norm(x, w[p + "post_attention_layernorm.weight"])
+        x = x + (F.silu(h @ w[p + "mlp.gate_proj.weight"].t()) * (h @ w[p + "mlp.up_proj.weight"].t())) @ w[p + "mlp.down_proj.weight"].t()
+    return norm(x, w["model.norm.weight"]) @ w["lm_head.weight"].t()
+
+
+def token_losses(w, ids):
+    """[batch, length - 1]: the loss of token t + 1 at column t."""
+    z = logits(w, ids)[:, :-1]
+    return F.cross_entropy(z.reshape(-1, VOCAB), ids[:, 1:].reshape(-1), reduction="none").view(ids.shape[0], -1)
+
+
+def adamw():
+    torch.manual_seed(3)
+    p = torch.randn(37).requires_grad_()
+    optimizer = torch.optim.AdamW([p], lr=1e-2, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1)
+    gradients = torch.randn(12, 37) * torch.logspace(-6, 1, 37)
+    out = {"p0": p.clone(), "gradients": gradients}
+    for i in range(12):
+        p.grad = gradients[i].clone()
+        optimizer.param_groups[0]["lr"] = 1e-2 / (i + 1)
+        optimizer.step()
+        out[f"p{i + 1}"] = p.clone()
+    save(f"{HERE}/adamw.safetensors", out)
+
+
+def slm():
+    torch.manual_seed(5)
+    w, r = weights(), weights()
+    config = dict(model_type="llama", vocab_size=VOCAB, hidden_size=HIDDEN, intermediate_size=INTER, num_hidden_layers=LAYERS, num_attention_heads=HEADS,
+                  num_key_value_heads=KV, head_dim=HEAD, max_position_embeddings=64, rms_norm_eps=1e-5, rope_theta=10000.0, hidden_act="silu", tie_word_embeddings=False)
+    save(f"{HERE}/slm/model/model.safetensors", w, {"format": "pt"})
+    with open(f"{HERE}/slm/model/config.json", "w") as f:
+        json.dump(config, f, indent=2)
+    ids = torch.randint(0, VOCAB, (STEPS, MICRO, BATCH, LENGTH))
+    reference = torch.full((STEPS, MICRO, BATCH, LENGTH), math.nan)
+    with torch.no_grad():
+        for s in range(STEPS):
+            for m in range(MICRO):
+                reference[s, m, :, 1:] = token_losses(r, ids[s, m])
+    decay = [p for p in w.values() if p.dim() > 1]
+    keep = [p for p in w.values() if p.dim() == 1]
+    optimizer = torch.optim.AdamW([dict(params=decay, weight_decay=0.1), dict(params=keep, weight_decay=0.0)], lr=PEAK, betas=(0.9, 0.95), eps=1e-8)
+    out = {"tokens": ids, "reference": reference}
+    for s in range(STEPS):
+        progress = (s - WARMUP) / (STEPS - WARMUP)
+        rate = PEAK * (s + 1) / WARMUP if s < WARMUP else PEAK * FINAL + PEAK * (1 - FINAL) * 0.5 * (1 + math.cos(math.pi * progress))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad()
+        total, count = 0.0, 0
+        all_losses = torch.full((MICRO, BATCH, LENGTH), math.nan)
+        masks = torch.zeros(MICRO, BATCH, LENGTH)
+        for m in range(MICRO):
+            losses = token_losses(w, ids[s, m])
+            excess = (losses.detach() - reference[s, m, :, 1:]).reshape(-1)
+            k = math.ceil(RATIO * excess.numel())
+            mask = torch.zeros_like(excess)
+            mask[excess.topk(k).indices] = 1
+            total = total + (losses.reshape(-1) * mask).sum()
+            count += k
+            all_losses[m, :, 1:] = losses.detach()
+            masks[m, :, 1:] = mask.view(BATCH, -1)
+        (total / count).backward()
+        out[f"losses{s}"], out[f"masks{s}"] = all_losses, masks
+        out[f"gradient{s}"] = torch.cat([p.grad.reshape(-1) for p in w.values()])
+        out[f"norm{s}"] = torch.nn.utils.clip_grad_norm_(list(w.values()), CLIP).reshape(1)
+        out[f"rate{s}"] = torch.tensor([rate])
+        optimizer.step()
+        out[f"parameters{s}"] = torch.cat([p.detach().reshape(-1) for p in w.values()])
+    save(f"{HERE}/slm/steps.safetensors", out)
+
+
+adamw()
+slm()

@@ -1,0 +1,199 @@
+using System.Threading.Channels;
+using Rho.Data;
+using Rho.Model;
+
+namespace Rho.Training;
+
+/// <summary>
+/// Makes micro-batches ahead of the step that needs them. Per corpus a loader reads stretches with their reference losses, one
+/// ahead of the one in use; one assembler takes sequences from them by the mixture. Memory is bounded: three stretches of losses
+/// per corpus and a few micro-batches.
+/// </summary>
+internal sealed class BatchPipeline : IDisposable
+{
+    private const int BatchesAhead = 4;
+    private readonly TrainingData _data;
+    private readonly ReferenceLoader? _reference;
+    private readonly int _sequences;
+    private readonly int _rank;
+    private readonly ulong _seed;
+    private readonly Handoff<PreparedBatch> _batches = new(BatchesAhead);
+    private readonly CancellationTokenSource _stop;
+    private readonly Task _work;
+
+    /// <param name="consumed">Sequences already taken from each corpus, by all ranks.</param>
+    public BatchPipeline(TrainingData data, ReferenceLoader? reference, int sequences, int rank, ulong seed, ReadOnlySpan<long> consumed, CancellationToken cancellation)
+    {
+        (_data, _reference, _sequences, _rank, _seed) = (data, reference, sequences, rank, seed);
+        _stop = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
+        var taken = consumed.ToArray();
+        _work = Task.Run(() => RunAsync(taken, _stop.Token), CancellationToken.None);
+    }
+
+    /// <summary>Waits until the next micro-batch or the end is there; false when the time is over first.</summary>
+    public bool Wait(TimeSpan timeout, CancellationToken cancellation) => _batches.Wait(timeout, cancellation);
+
+    /// <summary>The next micro-batch of this rank, waiting for it; false when the data has ended.</summary>
+    public bool Take(out PreparedBatch batch, CancellationToken cancellation) => _batches.Take(out batch, cancellation);
+
+    public void Dispose()
+    {
+        _stop.Cancel();
+        // The work has no way to fail beyond its own handling; what it maps has to outlive it.
+        _work.Wait();
+        _batches.Dispose();
+        _stop.Dispose();
+    }
+
+    private async Task RunAsync(long[] taken, CancellationToken cancellation)
+    {
+        using var loaders = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
+        var channels = _data.Corpora.Select(_ => Channel.CreateBounded<LoadedStretch>(1)).ToArray();
+        var loading = channels.Select((channel, corpus) => LoadAsync(corpus, taken[corpus], channel.Writer, loaders.Token)).ToArray();
+        Exception? error = null;
+        try
+        {
+            await AssembleAsync(taken, channels, cancellation);
+        }
+        catch (Exception e) when (e is not OperationCanceledException || !cancellation.IsCancellationRequested)
+        {
+            error = e is ChannelClosedException { InnerException: { } inner } ? inner : e;
+        }
+        catch (OperationCanceledException)
+        {
+            // Disposed, or the run stops: whoever takes has the same token.
+        }
+
+        await loaders.CancelAsync();
+        await Task.WhenAll(loading);
+        _batches.Complete(error);
+    }
+
+    private async Task LoadAsync(int corpus, long consumed, ChannelWriter<LoadedStretch> output, CancellationToken cancellation)
+    {
+        ShardLosses? losses = null;
+        try
+        {
+            var order = new CorpusOrder(_data.Corpora[corpus].Shards, Randomness.Derive(_seed, (ulong)corpus), _data.StretchSequences);
+            foreach (var stretch in order.From(consumed))
+            {
+                cancellation.ThrowIfCancellationRequested();
+                var shard = _data.Shard(corpus, stretch.Shard);
+                var loaded = new LoadedStretch(stretch, shard);
+                if (_reference != null)
+                {
+                    if (losses == null || losses.Shard != shard || losses.NextSequence != stretch.FirstSequence)
+                    {
+                        if (losses != null) await losses.DisposeAsync();
+                        losses = new ShardLosses(_reference, shard, _data.DocumentsSeeEachOther, stretch.FirstSequence);
+                    }
+
+                    loaded.Losses = await losses.ReadAsync(stretch.Permutation.Length, cancellation);
+                }
+
+                await output.WriteAsync(loaded, cancellation);
+            }
+        }
+        catch (Exception e)
+        {
+            output.TryComplete(e);
+        }
+        finally
+        {
+            if (losses != null) await losses.DisposeAsync();
+        }
+    }
+
+    private async Task AssembleAsync(long[] taken, Channel<LoadedStretch>[] channels, CancellationToken cancellation)
+    {
+        var mixture = new Mixture(_data.Weights, _data.Limits);
+        var current = new LoadedStretch?[channels.Length];
+        for (var index = 0L; ; index++)
+        {
+            // Ranks take the micro-batches of one order in turn.
+            var mine = index % _data.Ranks == _rank;
+            var builder = mine ? new BatchBuilder(_sequences, _data.Length, _data.DocumentsSeeEachOther, _reference) : null;
+            for (var slot = 0; slot < _sequences; slot++)
+            {
+                var corpus = mixture.Next(taken);
+                if (corpus < 0) return;
+                if (current[corpus] is not { Left: > 0 }) current[corpus] = await channels[corpus].Reader.ReadAsync(cancellation);
+                var stretch = current[corpus]!;
+                var sequence = stretch.Take();
+                taken[corpus]++;
+                builder?.Add(slot, corpus, stretch, sequence);
+            }
+
+            if (builder != null) await _batches.PutAsync(builder.Build(taken), cancellation);
+        }
+    }
+}
+
+/// <summary>A stretch at hand, and how far it was read.</summary>
+internal sealed class LoadedStretch(Stretch stretch, TokenShard shard)
+{
+    private int _position = stretch.Skip;
+
+    public Stretch Stretch => stretch;
+
+    public TokenShard Shard => shard;
+
+    /// <summary>Null for objectives without a reference.</summary>
+    public StretchLosses? Losses { get; set; }
+
+    public int Left => stretch.Permutation.Length - _position;
+
+    /// <summary>The next sequence, by its place in the stretch.</summary>
+    public int Take() => stretch.Permutation[_position++];
+}
+
+/// <summary>Fills the arrays of one micro-batch.</summary>
+internal sealed class BatchBuilder(int sequences, int length, bool documentsSeeEachOther, ReferenceLoader? reference)
+{
+    private readonly int[] _tokens = new int[sequences * length];
+    private readonly int[] _documents = new int[sequences * length];
+    private readonly float[]? _reference = reference == null ? null : new float[sequences * length];
+    private readonly float[]? _entropy = reference is { Entropy: true } ? new float[sequences * length] : null;
+    private readonly SequenceOrigin[] _origins = new SequenceOrigin[sequences];
+    private bool _incomplete;
+
+    public void Add(int slot, int corpus, LoadedStretch stretch, int place)
+    {
+        var target = slot * length;
+        var sequence = stretch.Stretch.FirstSequence + place;
+        stretch.Shard.Read(sequence, _tokens.AsSpan(target, length));
+        stretch.Shard.ReadDocuments(sequence, _documents.AsSpan(target, length));
+        _origins[slot] = new SequenceOrigin(corpus, stretch.Stretch.Shard, sequence);
+        if (stretch.Losses is not { } losses) return;
+        if (place >= losses.Sequences)
+        {
+            _incomplete = true;
+            return;
+        }
+
+        losses.Losses.AsSpan(place * length, length).CopyTo(_reference.AsSpan(target));
+        losses.Entropies?.AsSpan(place * length, length).CopyTo(_entropy.AsSpan(target));
+    }
+
+    public PreparedBatch Build(long[] taken)
+    {
+        var documents = _documents;
+        if (documentsSeeEachOther)
+        {
+            // Only padding matters then; most batches have none.
+            var padded = documents.AsSpan().Contains(-1);
+            for (var i = 0; padded && i < documents.Length; i++) documents[i] = Math.Min(documents[i], 0);
+            if (!padded) documents = null;
+        }
+
+        return new PreparedBatch
+        {
+            Tokens = new TokenBatch(_tokens, sequences, length, documents),
+            Origins = _origins,
+            Reference = _incomplete ? null : _reference,
+            ReferenceEntropy = _incomplete ? null : _entropy,
+            WithoutReference = _incomplete,
+            Consumed = [.. taken],
+        };
+    }
+}

@@ -1,0 +1,29 @@
+using System.Runtime.InteropServices;
+using Rho.Model;
+
+namespace Rho.Training;
+
+/// <summary>Where a sequence of a batch comes from: numbers into data.corpora, its shards, and their sequences.</summary>
+[StructLayout(LayoutKind.Auto)]
+public readonly record struct SequenceOrigin(int Corpus, int Shard, long Sequence);
+
+/// <summary>A micro-batch with all that its step needs.</summary>
+public sealed record PreparedBatch
+{
+    public required TokenBatch Tokens { get; init; }
+
+    /// <summary>One per sequence.</summary>
+    public required SequenceOrigin[] Origins { get; init; }
+
+    /// <summary>[sequences * length] in nats; null where the objective needs none, or where the policy let the batch go without.</summary>
+    public float[]? Reference { get; init; }
+
+    /// <summary>[sequences * length] entropies of the reference in nats; null where the objective needs none.</summary>
+    public float[]? ReferenceEntropy { get; init; }
+
+    /// <summary>Whether the reference was away and reference.when_unavailable let this batch train on all tokens.</summary>
+    public bool WithoutReference { get; init; }
+
+    /// <summary>Sequences taken from each corpus once this batch is trained: the state of the data.</summary>
+    public required long[] Consumed { get; init; }
+}

@@ -1,0 +1,60 @@
+using Rho.Model;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace Rho.Training;
+
+/// <summary>A moving average of the weights in training, which serves as the reference (self-reference, Rho-1 section 3.4, in one run).</summary>
+internal sealed class MovingAverage : IDisposable
+{
+    private readonly TrainingModel _model;
+    private readonly double _decay;
+
+    public MovingAverage(TrainingModel model, double decay)
+    {
+        (_model, _decay) = (model, decay);
+        using var guard = no_grad();
+        Weights = model.Parameters.detach().clone().DetachFromDisposeScope();
+    }
+
+    /// <summary>[parameters], float32</summary>
+    public Tensor Weights { get; }
+
+    /// <summary>To be called after each step.</summary>
+    public unsafe void Update()
+    {
+        if (Weights.device_type == DeviceType.CPU)
+        {
+            FlatKernels.MovingAverage(AdamW.Pointer(Weights), AdamW.Pointer(_model.Parameters), Weights.NumberOfElements, _decay);
+            return;
+        }
+
+        using var guard = no_grad();
+        Weights.mul_(_decay).add_(_model.Parameters, 1 - _decay);
+    }
+
+    /// <summary>Losses of batches by the averaged weights, which for this time stand in the model's place.</summary>
+    public float[][] Score(IReadOnlyList<PreparedBatch> batches)
+    {
+        using var guard = no_grad();
+        using var own = _model.Parameters.clone();
+        _model.Parameters.copy_(Weights);
+        _model.WeightsChanged();
+        try
+        {
+            return [.. batches.Select(batch =>
+            {
+                var losses = new float[batch.Tokens.Tokens.Length];
+                _model.Evaluate(batch.Tokens, losses);
+                return losses;
+            })];
+        }
+        finally
+        {
+            _model.Parameters.copy_(own);
+            _model.WeightsChanged();
+        }
+    }
+
+    public void Dispose() => Weights.Dispose();
+}

@@ -1,0 +1,302 @@
+using System.Diagnostics;
+using Rho.Model;
+using Rho.Selection;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace Rho.Training;
+
+/// <summary>What a micro-batch was trained on: weight 0 is dropped. Arrays are [sequences * length] and belong to the step; copy what is kept.</summary>
+public sealed record SelectedBatch(long Step, PreparedBatch Batch, float[] Losses, float[] Weights);
+
+/// <summary>What one step did; sums over its micro-batches.</summary>
+internal sealed record StepOutcome
+{
+    public required SelectionStatistics Statistics { get; init; }
+
+    public required double WeightedLossSum { get; init; }
+
+    public required double WeightSum { get; init; }
+
+    public required double Ratio { get; init; }
+
+    public required double LearningRate { get; init; }
+
+    public double? GradientNorm { get; init; }
+
+    /// <summary>Candidates and selected tokens by corpus.</summary>
+    public required (long Candidates, long Selected)[] ByCorpus { get; init; }
+
+    public int BatchesWithoutReference { get; init; }
+
+    public string? Skipped { get; init; }
+
+    public bool NonFinite { get; init; }
+}
+
+/// <summary>
+/// The optimizer step: 1. reference losses by the moving average, where that is the reference; 2. for the global scope, a first pass
+/// over the step's micro-batches and one selection over them; 3. per micro-batch losses, selection and gradients; 4. sums over
+/// micro-batches (and ranks); 5. one division by the total weight, clipping by the global norm, AdamW.
+/// </summary>
+internal sealed class StepRunner : IDisposable
+{
+    private readonly RunFile _run;
+    private readonly long _steps;
+    private readonly int _corpora;
+    private readonly ITokenSelector _selector;
+    private readonly AllTokens _all = new();
+    private readonly WordTable? _words;
+    private readonly IRankGroup _ranks;
+
+    public StepRunner(RunFile run, TrainingModel model, long steps, WordTable? words, IRankGroup ranks)
+    {
+        (_run, Model, _steps, _words, _ranks) = (run, model, steps, words, ranks);
+        _corpora = run.Data.Corpora.Count;
+        _selector = SelectorFactory.Create(run.Objective.Selector, run.Objective.Scope);
+        Ratio = SelectorFactory.CreateRatio(run.Objective, steps);
+        Optimizer = new AdamW(model.Parameters, model.Gradients, model.Layout, run.Optimizer);
+        Average = run is { Objective.Kind: ObjectiveKind.Slm, Reference.MovingAverageDecay: { } decay } ? new MovingAverage(model, decay) : null;
+    }
+
+    public TrainingModel Model { get; }
+
+    public AdamW Optimizer { get; }
+
+    public MovingAverage? Average { get; }
+
+    public RatioSchedule Ratio { get; }
+
+    /// <summary>Sees what each micro-batch was trained on.</summary>
+    public Action<SelectedBatch>? Observer { get; set; }
+
+    /// <param name="step">From 0 on.</param>
+    public StepOutcome Run(long step, IReadOnlyList<PreparedBatch> batches)
+    {
+        var selective = _run.Objective.Kind == ObjectiveKind.Slm && step >= _run.Objective.ClmSteps;
+        var ratio = selective ? Ratio.At(step) : 1;
+        var references = selective && Average != null ? Average.Score(batches) : null;
+        var chosen = selective && _run.Objective.Scope == ObjectiveScope.GlobalBatch && (batches.Count > 1 || _ranks.Size > 1)
+            ? SelectGlobally(step, batches, references, ratio)
+            : null;
+
+        var statistics = new SelectionStatistics();
+        var byCorpus = new (long Candidates, long Selected)[_corpora];
+        double lossSum = 0, weightSum = 0;
+        string? problem = null;
+        for (var i = 0; i < batches.Count; i++)
+        {
+            var batch = batches[i];
+            var reference = references?[i] ?? batch.Reference;
+            var losses = new float[batch.Tokens.Tokens.Length];
+            var weights = new float[losses.Length];
+            var index = i;
+            var result = Model.AccumulateGradients(batch.Tokens, (current, output) => Weigh(step, index, batch, reference, current, selective, ratio, chosen?[index], output), losses, weights);
+            lossSum += result.WeightedLossSum;
+            weightSum += result.WeightSum;
+            if (!double.IsFinite(result.WeightedLossSum) || HasLostTarget(batch.Tokens, losses)) problem ??= $"the loss of {Place(batch, losses)} is not a number";
+            statistics = statistics.Add(SelectionStatistics.Measure(losses, reference, weights));
+            Count(batch, losses, weights, byCorpus);
+            Observer?.Invoke(new SelectedBatch(step + 1, batch, losses, weights));
+        }
+
+        (lossSum, weightSum, statistics) = _ranks.Sum(lossSum, weightSum, statistics, byCorpus, Model.Gradients);
+        var rate = LearningRate.At(_run.Schedule, step, _steps);
+        var outcome = new StepOutcome
+        {
+            Statistics = statistics,
+            WeightedLossSum = lossSum,
+            WeightSum = weightSum,
+            Ratio = ratio,
+            LearningRate = rate,
+            ByCorpus = byCorpus,
+            BatchesWithoutReference = batches.Count(batch => batch.WithoutReference),
+        };
+        if (selective && statistics.Compared > 0) Ratio.Observe(1 - statistics.NegativeExcessShare);
+        return Update(outcome, rate, problem);
+    }
+
+    /// <summary>Losses on held-out text: their sum and their number.</summary>
+    public (double Sum, long Count) Evaluate(TokenBatch batch)
+    {
+        var losses = new float[batch.Tokens.Length];
+        Model.Evaluate(batch, losses);
+        double sum = 0;
+        long count = 0;
+        foreach (var loss in losses)
+        {
+            if (float.IsNaN(loss)) continue;
+            sum += loss;
+            count++;
+        }
+
+        return (sum, count);
+    }
+
+    /// <summary>What would be selected of a batch now.</summary>
+    public float[] Select(long step, PreparedBatch batch)
+    {
+        var reference = Average?.Score([batch])[0] ?? batch.Reference;
+        var losses = new float[batch.Tokens.Tokens.Length];
+        var weights = new float[losses.Length];
+        Model.Evaluate(batch.Tokens, losses);
+        Weigh(step, 0, batch, reference, losses, selective: true, Ratio.At(step), null, weights);
+        return weights;
+    }
+
+    public void Dispose()
+    {
+        Optimizer.Dispose();
+        Average?.Dispose();
+        Model.Dispose();
+    }
+
+    private StepOutcome Update(StepOutcome outcome, double rate, string? problem)
+    {
+        if (problem == null && outcome.WeightSum == 0)
+        {
+            Optimizer.ZeroGradients();
+            return outcome with { Skipped = "no token was selected" };
+        }
+
+        var norm = Optimizer.GradientNorm() / outcome.WeightSum;
+        if (problem == null && !double.IsFinite(outcome.WeightedLossSum)) problem = "the loss of another rank is not a number";
+        if (problem == null && !double.IsFinite(norm)) problem = $"the gradient of {NonFiniteParameter()} is not a number";
+        if (problem != null)
+        {
+            Optimizer.ZeroGradients();
+            return outcome with { Skipped = problem, NonFinite = true };
+        }
+
+        var clip = _run.Optimizer.Clip;
+        var scale = (clip > 0 && norm > clip ? clip / norm : 1) / outcome.WeightSum;
+        Optimizer.Step(rate, scale);
+        Model.WeightsChanged();
+        Average?.Update();
+        return outcome with { GradientNorm = norm };
+    }
+
+    private void Weigh(
+        long step, int index, PreparedBatch batch, float[]? reference, ReadOnlySpan<float> current, bool selective, double ratio, float[]? chosen, Span<float> weights)
+    {
+        var losses = Losses(step, index, batch, reference, current);
+        if (!selective || batch.WithoutReference)
+        {
+            _all.Select(losses, 1, weights);
+            return;
+        }
+
+        if (chosen != null)
+        {
+            chosen.CopyTo(weights);
+            return;
+        }
+
+        CheckReference(batch, reference, current);
+        _selector.Select(losses, ratio, weights);
+    }
+
+    private TokenLosses Losses(long step, int index, PreparedBatch batch, float[]? reference, ReadOnlySpan<float> current) => new()
+    {
+        Current = current,
+        Reference = reference,
+        ReferenceEntropy = batch.ReferenceEntropy,
+        Words = _words == null ? default : _words.Number(batch.Tokens.Tokens),
+        Length = batch.Tokens.Length,
+        Seed = Randomness.Derive((ulong)_run.Seed, 0x5E1EC7, (ulong)step, (ulong)(_ranks.Rank + _ranks.Size * index)),
+    };
+
+    /// <summary>The whole step as one batch: exact, at the price of a forward pass more. Ranks exchange what is ranked.</summary>
+    private float[][] SelectGlobally(long step, IReadOnlyList<PreparedBatch> batches, float[][]? references, double ratio)
+    {
+        var length = batches[0].Tokens.Length;
+        var usable = batches.Select((batch, i) => (Batch: batch, Index: i)).Where(item => !item.Batch.WithoutReference).ToList();
+        var tokens = usable.Sum(item => item.Batch.Tokens.Tokens.Length);
+        var current = new float[tokens];
+        var needs = _selector.Needs;
+        var reference = needs.HasFlag(LossKinds.Reference) ? new float[tokens] : null;
+        var entropy = needs.HasFlag(LossKinds.ReferenceEntropy) ? new float[tokens] : null;
+        var words = _words == null ? null : new int[tokens];
+        var start = 0;
+        foreach (var (batch, index) in usable)
+        {
+            var count = batch.Tokens.Tokens.Length;
+            var losses = current.AsSpan(start, count);
+            Model.Evaluate(batch.Tokens, losses);
+            CheckReference(batch, references?[index] ?? batch.Reference, losses);
+            if (reference != null) (references?[index] ?? batch.Reference!).CopyTo(reference, start);
+            if (entropy != null) batch.ReferenceEntropy!.CopyTo(entropy, start);
+            if (words != null) _words!.Number(batch.Tokens.Tokens).CopyTo(words, start);
+            start += count;
+        }
+
+        var weights = _ranks.SelectTogether(_selector, ratio, length, Randomness.Derive((ulong)_run.Seed, 0x5E1EC7, (ulong)step), current, reference, entropy, words);
+        var result = batches.Select(batch => new float[batch.Tokens.Tokens.Length]).ToArray();
+        start = 0;
+        foreach (var (_, index) in usable)
+        {
+            weights.AsSpan(start, result[index].Length).CopyTo(result[index]);
+            start += result[index].Length;
+        }
+
+        return result;
+    }
+
+    /// <summary>A token with a target and without a reference loss means that the reference saw other text or other documents.</summary>
+    private void CheckReference(PreparedBatch batch, float[]? reference, ReadOnlySpan<float> current)
+    {
+        if (!_selector.Needs.HasFlag(LossKinds.Reference)) return;
+        if (reference == null) throw new InvalidOperationException("the step has no reference losses");
+        for (var i = 0; i < current.Length; i++)
+        {
+            if (float.IsNaN(current[i]) || !float.IsNaN(reference[i])) continue;
+            var origin = batch.Origins[i / batch.Tokens.Length];
+            throw new MismatchException(
+                $"the reference has no loss for token {i % batch.Tokens.Length} of sequence {origin.Sequence} in shard {origin.Shard} of {_run.Data.Corpora[origin.Corpus].Path}, which has a target: " +
+                "it was scored with another document mask or from other text");
+        }
+    }
+
+    private static void Count(PreparedBatch batch, float[] losses, float[] weights, (long Candidates, long Selected)[] byCorpus)
+    {
+        for (var i = 0; i < losses.Length; i++)
+        {
+            if (float.IsNaN(losses[i])) continue;
+            ref var count = ref byCorpus[batch.Origins[i / batch.Tokens.Length].Corpus];
+            count.Candidates++;
+            if (weights[i] > 0) count.Selected++;
+        }
+    }
+
+    /// <summary>Whether a token that has a target has no loss: NaN says "no target" everywhere else, here it is what a broken model gives.</summary>
+    private static bool HasLostTarget(TokenBatch batch, float[] losses)
+    {
+        for (var i = 0; i < losses.Length; i++)
+            if (float.IsNaN(losses[i]) && IsTarget(batch, i)) return true;
+        return false;
+    }
+
+    private static bool IsTarget(TokenBatch batch, int i) =>
+        i % batch.Length != 0 && (batch.Documents is not { } documents || (documents[i] >= 0 && documents[i] == documents[i - 1]));
+
+    private string Place(PreparedBatch batch, float[] losses)
+    {
+        var at = Math.Max(0, Array.FindIndex(losses, float.IsInfinity));
+        for (var i = 0; i < losses.Length && at == 0; i++)
+            if (float.IsNaN(losses[i]) && IsTarget(batch.Tokens, i)) at = i;
+        var origin = batch.Origins[at / batch.Tokens.Length];
+        return $"token {at % batch.Tokens.Length} of sequence {origin.Sequence} in shard {origin.Shard} of {_run.Data.Corpora[origin.Corpus].Path}";
+    }
+
+    private string NonFiniteParameter()
+    {
+        using var guard = no_grad();
+        foreach (var span in Model.Layout)
+        {
+            using var scope = NewDisposeScope();
+            if (!Model.Gradients.narrow(0, span.Offset, span.Count).isfinite().all().item<bool>()) return span.Name;
+        }
+
+        return "the model";
+    }
+}

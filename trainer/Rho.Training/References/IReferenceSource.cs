@@ -1,0 +1,19 @@
+using Rho.Data;
+
+namespace Rho.Training;
+
+/// <summary>What a reference says of itself. Tokenizer fingerprint, vocabulary and context are null where the source cannot know them.</summary>
+internal sealed record ReferenceIdentity(string Fingerprint, string? TokenizerFingerprint, int? VocabularySize, int? ContextLength, string Description);
+
+/// <summary>Losses of whole sequences of a shard, [sequences * length] in nats; entropies where the source gives them.</summary>
+internal sealed record ReferenceBlock(long FirstSequence, int Sequences, float[] Losses, float[]? Entropies = null);
+
+/// <summary>Where reference losses come from.</summary>
+internal interface IReferenceSource : IAsyncDisposable
+{
+    /// <exception cref="RhoException">The source cannot be reached or is no reference.</exception>
+    Task<ReferenceIdentity> IdentifyAsync(CancellationToken cancellation);
+
+    /// <summary>Losses of a shard in the order of its sequences, from <paramref name="firstSequence"/> to its end.</summary>
+    IAsyncEnumerable<ReferenceBlock> ReadAsync(TokenShard shard, bool documentsSeeEachOther, long firstSequence, CancellationToken cancellation);
+}

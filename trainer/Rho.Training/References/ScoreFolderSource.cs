@@ -1,0 +1,79 @@
+using System.Runtime.CompilerServices;
+using Rho.Client;
+using Rho.Data;
+
+namespace Rho.Training;
+
+/// <summary>Losses from a folder of score files. Files are known by what they hold, not by their names.</summary>
+internal sealed class ScoreFolderSource : IReferenceSource
+{
+    private const int BlockTokens = 1 << 20;
+    private readonly string _directory;
+    private readonly Dictionary<string, ScoreFile> _files = new(StringComparer.Ordinal);
+    private readonly ReferenceIdentity _identity;
+
+    /// <exception cref="RhoException">The folder has no score files, a broken one, or files of different references.</exception>
+    public ScoreFolderSource(string directory)
+    {
+        _directory = directory;
+        if (!Directory.Exists(directory)) throw new NotFoundException($"{directory}: no such folder of score files");
+        string? fingerprint = null;
+        try
+        {
+            foreach (var path in Directory.EnumerateFiles(directory, "*.safetensors", SearchOption.AllDirectories).Order(StringComparer.Ordinal))
+            {
+                var file = ScoreFile.Open(path);
+                if (!_files.TryAdd(file.ShardSha256, file)) file.Dispose();
+                fingerprint ??= file.ReferenceFingerprint;
+                if (file.ReferenceFingerprint != fingerprint)
+                    throw new MismatchException($"{path}: scored by reference {TrainingData.Short(file.ReferenceFingerprint)}, other files of the folder by {TrainingData.Short(fingerprint)}");
+            }
+        }
+        catch
+        {
+            Close();
+            throw;
+        }
+
+        if (fingerprint == null) throw new NotFoundException($"{directory}: has no score files (*.safetensors)");
+        Description = File.Exists(Path.Combine(directory, ScoresDescription.FileName)) ? ScoresDescription.Load(directory) : null;
+        _identity = new ReferenceIdentity(fingerprint, Description?.TokenizerFingerprint, null, null, $"{_files.Count} score files in {directory}");
+    }
+
+    /// <summary>What `rho score` wrote beside the files; null for files from elsewhere.</summary>
+    public ScoresDescription? Description { get; }
+
+    public Task<ReferenceIdentity> IdentifyAsync(CancellationToken cancellation) => Task.FromResult(_identity);
+
+    /// <summary>Whether the folder has the scores of a shard.</summary>
+    public bool Has(string shardSha256) => _files.ContainsKey(shardSha256);
+
+    public async IAsyncEnumerable<ReferenceBlock> ReadAsync(TokenShard shard, bool documentsSeeEachOther, long firstSequence, [EnumeratorCancellation] CancellationToken cancellation)
+    {
+        if (!_files.TryGetValue(shard.Sha256, out var file)) throw new NotFoundException($"{_directory}: has no scores of {shard.Path} (shard {TrainingData.Short(shard.Sha256)})");
+        if (file.Sequences != shard.Sequences || file.Length != shard.Length)
+            throw new MismatchException($"{file.Path}: has {file.Sequences} sequences of {file.Length} losses, {shard.Path} {shard.Sequences} of {shard.Length} tokens");
+        var step = Math.Max(1, BlockTokens / shard.Length);
+        for (var first = firstSequence; first < shard.Sequences; first += step)
+        {
+            cancellation.ThrowIfCancellationRequested();
+            var count = (int)Math.Min(step, shard.Sequences - first);
+            var losses = new float[count * shard.Length];
+            file.Read(first, losses);
+            yield return new ReferenceBlock(first, count, losses);
+        }
+
+        await Task.CompletedTask;
+    }
+
+    public ValueTask DisposeAsync()
+    {
+        Close();
+        return ValueTask.CompletedTask;
+    }
+
+    private void Close()
+    {
+        foreach (var file in _files.Values) file.Dispose();
+    }
+}

@@ -1,0 +1,50 @@
+using System.Runtime.CompilerServices;
+using Rho.Client;
+using Rho.Data;
+
+namespace Rho.Training;
+
+/// <summary>Losses from scorers over gRPC; the client balances over them, retries and resumes.</summary>
+internal sealed class ScorerSource : IReferenceSource
+{
+    private readonly ScorerClient _client;
+
+    /// <param name="patience">How long the client goes on without any progress before it gives up.</param>
+    public ScorerSource(ReferenceSourceSection section, string tokenizerFingerprint, TimeSpan patience) => _client = new ScorerClient(new ScorerClientOptions
+    {
+        Addresses = section.Scorers!,
+        Reference = section.Fingerprint,
+        TokenizerFingerprint = tokenizerFingerprint,
+        ApiKey = section.ApiKeyFile is { } file ? ReadKey(file) : null,
+        CertificateAuthority = section.CertificateAuthority,
+        ClientCertificate = section.ClientCertificate,
+        ClientKey = section.ClientKey,
+        Budget = patience > TimeSpan.FromSeconds(1) ? patience : TimeSpan.FromSeconds(1),
+    });
+
+    public async Task<ReferenceIdentity> IdentifyAsync(CancellationToken cancellation)
+    {
+        var reference = await _client.DescribeAsync(cancellation);
+        return new ReferenceIdentity(reference.Fingerprint, reference.TokenizerFingerprint, reference.VocabularySize, reference.ContextLength, reference.Description);
+    }
+
+    public async IAsyncEnumerable<ReferenceBlock> ReadAsync(TokenShard shard, bool documentsSeeEachOther, long firstSequence, [EnumeratorCancellation] CancellationToken cancellation)
+    {
+        await foreach (var block in _client.ScoreShardAsync(shard, documentsSeeEachOther, firstSequence, cancellation))
+            yield return new ReferenceBlock(block.FirstSequence, block.Sequences, block.Losses);
+    }
+
+    public ValueTask DisposeAsync() => _client.DisposeAsync();
+
+    private static string ReadKey(string path)
+    {
+        try
+        {
+            return File.ReadLines(path).FirstOrDefault()?.Trim() is { Length: > 0 } key ? key : throw new RhoException($"{path}: has no API key on its first line");
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new RhoException($"{path}: the API key cannot be read: {e.Message}", e);
+        }
+    }
+}

@@ -1,0 +1,190 @@
+using Rho.Data;
+
+namespace Rho.Training;
+
+/// <summary>Reference losses of a stretch, of its first <paramref name="Sequences"/> sequences; fewer than asked for where the policy gave up.</summary>
+internal sealed record StretchLosses(float[] Losses, float[]? Entropies, int Sequences);
+
+/// <summary>Reads one shard's reference losses in order, from all sources, combined.</summary>
+internal sealed class ShardLosses : IAsyncDisposable
+{
+    private readonly ReferenceLoader _loader;
+    private readonly Cursor[] _cursors;
+
+    public ShardLosses(ReferenceLoader loader, TokenShard shard, bool documentsSeeEachOther, long firstSequence)
+    {
+        (_loader, Shard, NextSequence) = (loader, shard, firstSequence);
+        _cursors = [.. loader.Sources.Select(source => new Cursor(loader, source, shard, documentsSeeEachOther, firstSequence))];
+    }
+
+    public TokenShard Shard { get; }
+
+    /// <summary>The sequence that the next read starts with.</summary>
+    public long NextSequence { get; private set; }
+
+    public async Task<StretchLosses> ReadAsync(int sequences, CancellationToken cancellation)
+    {
+        var losses = new float[sequences * Shard.Length];
+        var entropies = _loader.Entropy ? new float[losses.Length] : null;
+        var read = await _cursors[0].ReadAsync(losses, entropies, cancellation);
+        if (_cursors.Length > 1) Scale(losses, 0);
+        for (var i = 1; i < _cursors.Length; i++)
+        {
+            var other = new float[losses.Length];
+            read = Math.Min(read, await _cursors[i].ReadAsync(other, null, cancellation));
+            Mix(losses, other, i);
+        }
+
+        if (_cursors.Length > 1)
+            for (var i = 0; i < losses.Length; i++) losses[i] = -losses[i];
+        NextSequence += read;
+        return new StretchLosses(losses, entropies, read);
+    }
+
+    /// <summary>From losses to weighted log-likelihoods.</summary>
+    private void Scale(float[] losses, int source)
+    {
+        for (var i = 0; i < losses.Length; i++) losses[i] = (float)(_loader.LogWeights[source] - losses[i]);
+    }
+
+    /// <summary>The log of the sum of the mixture's parts.</summary>
+    private void Mix(float[] logLikelihoods, float[] losses, int source)
+    {
+        for (var i = 0; i < losses.Length; i++)
+        {
+            var (a, b) = ((double)logLikelihoods[i], _loader.LogWeights[source] - losses[i]);
+            var high = Math.Max(a, b);
+            logLikelihoods[i] = (float)(double.IsNegativeInfinity(high) ? high : high + Math.Log(Math.Exp(a - high) + Math.Exp(b - high)));
+        }
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        foreach (var cursor in _cursors) await cursor.DisposeAsync();
+    }
+
+    /// <summary>One source's place in the shard. Where it fails, it is asked again from the sequence reached, as the policy says.</summary>
+    private sealed class Cursor(ReferenceLoader loader, IReferenceSource source, TokenShard shard, bool documentsSeeEachOther, long firstSequence) : IAsyncDisposable
+    {
+        private long _position = firstSequence;
+        private IAsyncEnumerator<ReferenceBlock>? _blocks;
+        private CancellationTokenSource? _stop;
+        private ReferenceBlock? _block;
+        private int _used;
+
+        /// <summary>Fills the losses, and says how many sequences it has: all, unless the policy is to go on without.</summary>
+        public async Task<int> ReadAsync(float[] losses, float[]? entropies, CancellationToken cancellation)
+        {
+            var total = losses.Length / shard.Length;
+            var filled = 0;
+            while (filled < total)
+            {
+                if (_block == null || _used == _block.Sequences)
+                {
+                    if (!await NextAsync(cancellation)) return filled;
+                }
+
+                var count = Math.Min(total - filled, _block!.Sequences - _used);
+                var (from, to, length) = (_used * shard.Length, filled * shard.Length, count * shard.Length);
+                _block.Losses.AsSpan(from, length).CopyTo(losses.AsSpan(to));
+                if (entropies != null)
+                    (_block.Entropies ?? throw new MismatchException("the reference gives no entropies")).AsSpan(from, length).CopyTo(entropies.AsSpan(to));
+                filled += count;
+                _used += count;
+                _position += count;
+            }
+
+            return filled;
+        }
+
+        /// <summary>Gets the next block; false when the policy is to go on without.</summary>
+        private async Task<bool> NextAsync(CancellationToken cancellation)
+        {
+            var started = DateTimeOffset.UtcNow;
+            var delay = TimeSpan.FromMilliseconds(200);
+            while (true)
+            {
+                string problem;
+                try
+                {
+                    if (await MoveAsync(cancellation)) return true;
+                    throw new CorruptDataException($"the reference ended at sequence {_position} of {shard.Sequences} in {shard.Path}");
+                }
+                catch (Exception e) when (e is UnavailableException or OverloadedException)
+                {
+                    problem = e.Message;
+                }
+                catch (OperationCanceledException) when (!cancellation.IsCancellationRequested)
+                {
+                    problem = $"no losses for {loader.Patience.TotalSeconds:0} s";
+                }
+
+                await CloseAsync();
+                var waited = DateTimeOffset.UtcNow - started;
+                if (waited >= loader.Patience)
+                {
+                    var failure = $"reference losses of {shard.Path} from sequence {_position} do not come: {problem}";
+                    if (loader.Policy == UnavailablePolicy.Stop) throw new UnavailableException(failure);
+                    if (loader.Policy == UnavailablePolicy.Clm)
+                    {
+                        loader.Warn($"{failure}; training on all tokens of the batches that need them");
+                        return false;
+                    }
+
+                    loader.Warn($"{failure}; waiting");
+                    started = DateTimeOffset.UtcNow;
+                }
+
+                await Task.Delay(delay, cancellation);
+                delay = TimeSpan.FromMilliseconds(Math.Min(5000, delay.TotalMilliseconds * 2));
+            }
+        }
+
+        private async ValueTask<bool> MoveAsync(CancellationToken cancellation)
+        {
+            if (_blocks == null)
+            {
+                _stop = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
+                _blocks = source.ReadAsync(shard, documentsSeeEachOther, _position, _stop.Token).GetAsyncEnumerator(_stop.Token);
+            }
+
+            // A source that hangs is as bad as one that fails, unless the policy is to wait for it.
+            if (loader.Policy != UnavailablePolicy.Wait) _stop!.CancelAfter(loader.Patience);
+            if (!await loader.MeterAsync(_blocks.MoveNextAsync())) return false;
+            _stop!.CancelAfter(Timeout.Infinite);
+            _block = _blocks.Current;
+            _used = 0;
+            Check(_block);
+            return true;
+        }
+
+        /// <summary>Wrong losses are worse than none: their place, their shape and what losses can be are checked.</summary>
+        private void Check(ReferenceBlock block)
+        {
+            if (block.FirstSequence != _position || block.Losses.Length != block.Sequences * shard.Length || block.Sequences <= 0)
+                throw new CorruptDataException($"the reference sent {block.Sequences} sequences from {block.FirstSequence} of {shard.Path}; {_position} was next");
+            for (var i = 0; i < block.Losses.Length; i++)
+            {
+                var loss = block.Losses[i];
+                if (loss < -1e-3f || float.IsInfinity(loss))
+                    throw new CorruptDataException($"the reference sent loss {loss} for token {i % shard.Length} of sequence {_position + i / shard.Length} of {shard.Path}");
+            }
+        }
+
+        private async ValueTask CloseAsync()
+        {
+            if (_blocks == null) return;
+            try
+            {
+                await _blocks.DisposeAsync();
+            }
+            finally
+            {
+                _stop!.Dispose();
+                (_blocks, _stop, _block) = (null, null, null);
+            }
+        }
+
+        public ValueTask DisposeAsync() => CloseAsync();
+    }
+}

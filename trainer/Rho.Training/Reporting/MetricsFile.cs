@@ -1,0 +1,82 @@
+using System.Text;
+using System.Text.Json;
+using System.Text.Json.Nodes;
+using System.Text.Json.Serialization;
+
+namespace Rho.Training;
+
+/// <summary>metrics.jsonl: every event as one line, named by its "event" field, in snake_case.</summary>
+public sealed class MetricsFile : IDisposable
+{
+    public const string FileName = "metrics.jsonl";
+
+    private static readonly JsonSerializerOptions Json = new()
+    {
+        PropertyNamingPolicy = JsonNamingPolicy.SnakeCaseLower,
+        DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull,
+        NumberHandling = JsonNumberHandling.AllowNamedFloatingPointLiterals, // A broken model's held-out loss.
+        Converters = { new JsonStringEnumConverter(JsonNamingPolicy.SnakeCaseLower) },
+        Encoder = System.Text.Encodings.Web.JavaScriptEncoder.UnsafeRelaxedJsonEscaping,
+    };
+
+    private readonly FileStream _file;
+
+    /// <summary>Opens the file to go on after <paramref name="step"/>: what a run that was cut off wrote beyond it goes away.</summary>
+    internal MetricsFile(string directory, long step)
+    {
+        var path = Path.Combine(directory, FileName);
+        if (File.Exists(path)) Truncate(path, step);
+        _file = new FileStream(path, FileMode.Append, FileAccess.Write, FileShare.ReadWrite | FileShare.Delete);
+    }
+
+    internal void Write(TrainingEvent e)
+    {
+        _file.Write(Encoding.UTF8.GetBytes(ToJson(e) + "\n"));
+        _file.Flush();
+    }
+
+    /// <summary>An event as a line of the file.</summary>
+    public static string ToJson(TrainingEvent e)
+    {
+        var fields = JsonSerializer.SerializeToNode(e, e.GetType(), Json)!.AsObject();
+        var line = new JsonObject { ["event"] = Name(e), ["step"] = e.Step };
+        foreach (var (name, value) in fields.ToList())
+        {
+            if (name == "step") continue;
+            fields.Remove(name);
+            line[name] = value;
+        }
+
+        return line.ToJsonString(Json);
+    }
+
+    private static string Name(TrainingEvent e) => e switch
+    {
+        RunStarted => "run_started",
+        StepFinished => "step",
+        EvaluationFinished => "evaluation",
+        CheckpointWritten => "checkpoint",
+        RunWarning => "warning",
+        _ => "run_ended",
+    };
+
+    private static void Truncate(string path, long step)
+    {
+        var lines = File.ReadLines(path).Where(line => line.Length > 0 && IsUpTo(line, step)).ToList();
+        AtomicFile.WriteText(path, lines.Count == 0 ? "" : string.Join('\n', lines) + "\n");
+    }
+
+    private static bool IsUpTo(string line, long step)
+    {
+        try
+        {
+            return JsonNode.Parse(line)?["step"]?.GetValue<long>() <= step;
+        }
+        catch (JsonException)
+        {
+            return false; // The last line of a run that was killed while it wrote.
+        }
+    }
+
+    public void Dispose() => _file.Dispose();
+}

@@ -1,0 +1,110 @@
+using System.Buffers.Binary;
+using System.Numerics;
+using System.Text;
+
+namespace Rho.Training;
+
+/// <summary>
+/// Scalars as a TensorBoard event file: TFRecord frames (length, masked CRC-32C, data, masked CRC-32C) of tensorflow.Event messages,
+/// encoded here since only three of their fields are used.
+/// </summary>
+internal sealed class TensorBoardWriter : IDisposable
+{
+    private readonly FileStream _file;
+
+    public TensorBoardWriter(string directory, long step)
+    {
+        Directory.CreateDirectory(directory);
+        var seconds = DateTimeOffset.UtcNow.ToUnixTimeSeconds();
+        var path = Path.Combine(directory, $"events.out.tfevents.{seconds:D10}.rho.{Environment.ProcessId}.{step}");
+        _file = new FileStream(path, FileMode.Create, FileAccess.Write, FileShare.Read);
+        // A resumed run goes on in a new file; the version record says that steps after it replace older ones.
+        WriteEvent(0, payload => Field(payload, 3, Encoding.UTF8.GetBytes("brain.Event:2")));
+    }
+
+    /// <summary>The scalars of an event: every number of a step or an evaluation.</summary>
+    public void Write(TrainingEvent e)
+    {
+        var scalars = Scalars(e).Where(scalar => scalar.Value is { } value && double.IsFinite(value)).ToList();
+        if (scalars.Count == 0) return;
+        WriteEvent(e.Step, payload =>
+        {
+            using var summary = new MemoryStream();
+            Span<byte> number = stackalloc byte[4];
+            foreach (var (tag, value) in scalars)
+            {
+                using var item = new MemoryStream();
+                Field(item, 1, Encoding.UTF8.GetBytes(tag));
+                item.WriteByte((2 << 3) | 5);
+                BinaryPrimitives.WriteSingleLittleEndian(number, (float)value!.Value);
+                item.Write(number);
+                Field(summary, 1, item.ToArray());
+            }
+
+            Field(payload, 5, summary.ToArray());
+        });
+    }
+
+    private static IEnumerable<(string Tag, double? Value)> Scalars(TrainingEvent e) => e switch
+    {
+        StepFinished s =>
+        [
+            ("loss/trained", s.Loss), ("loss/all", s.AllLoss), ("loss/selected", s.SelectedLoss), ("loss/unselected", s.UnselectedLoss), ("loss/reference", s.ReferenceLoss),
+            ("selection/ratio", s.Ratio), ("selection/share", s.SelectedShare), ("selection/threshold", s.Threshold), ("selection/negative_excess", s.NegativeExcessShare),
+            ("optimizer/gradient_norm", s.GradientNorm), ("optimizer/learning_rate", s.LearningRate),
+            ("speed/tokens_per_second", s.TokensPerSecond), ("speed/flops_share", s.FlopsShare), ("speed/score_wait_ms", s.ScoreWaitMilliseconds), ("speed/step_ms", s.Milliseconds),
+        ],
+        EvaluationFinished v => v.Losses.Select(loss => ($"heldout/{loss.Key}", (double?)loss.Value)),
+        CheckpointWritten c => [("selection/mask_overlap", c.MaskOverlap)],
+        _ => [],
+    };
+
+    private void WriteEvent(long step, Action<MemoryStream> fill)
+    {
+        using var payload = new MemoryStream();
+        Span<byte> number = stackalloc byte[8];
+        payload.WriteByte((1 << 3) | 1); // wall_time
+        BinaryPrimitives.WriteDoubleLittleEndian(number, DateTimeOffset.UtcNow.ToUnixTimeMilliseconds() / 1000.0);
+        payload.Write(number);
+        payload.WriteByte(2 << 3); // step
+        Varint(payload, (ulong)step);
+        fill(payload);
+
+        var data = payload.ToArray();
+        BinaryPrimitives.WriteUInt64LittleEndian(number, (ulong)data.Length);
+        _file.Write(number);
+        WriteChecksum(number);
+        _file.Write(data);
+        WriteChecksum(data);
+        _file.Flush();
+    }
+
+    private void WriteChecksum(ReadOnlySpan<byte> data)
+    {
+        Span<byte> bytes = stackalloc byte[4];
+        BinaryPrimitives.WriteUInt32LittleEndian(bytes, MaskedCrc(data));
+        _file.Write(bytes);
+    }
+
+    internal static uint MaskedCrc(ReadOnlySpan<byte> data)
+    {
+        var crc = uint.MaxValue;
+        foreach (var value in data) crc = BitOperations.Crc32C(crc, value);
+        return BitOperations.RotateRight(~crc, 15) + 0xa282ead8;
+    }
+
+    private static void Field(MemoryStream stream, int number, byte[] bytes)
+    {
+        stream.WriteByte((byte)((number << 3) | 2));
+        Varint(stream, (ulong)bytes.Length);
+        stream.Write(bytes);
+    }
+
+    private static void Varint(MemoryStream stream, ulong value)
+    {
+        for (; value >= 0x80; value >>= 7) stream.WriteByte((byte)(value | 0x80));
+        stream.WriteByte((byte)value);
+    }
+
+    public void Dispose() => _file.Dispose();
+}
