@@ -2,6 +2,7 @@ using System.Diagnostics;
 using System.Globalization;
 using Rho.Model;
 using Rho.Selection;
+using Rho.Training;
 using static TorchSharp.torch;
 
 namespace Rho.Benchmarks;
@@ -52,6 +53,7 @@ internal static class Worker
     private static Action TrainingStep(ModelConfig config, ComputeType compute, TokenBatch batch, bool selective, Random random)
     {
         var model = new TrainingModel(LanguageModel.Create(config, 0, CPU, ComputeType.Float32), new TrainingOptions { Compute = compute });
+        var optimizer = new AdamW(model.Parameters, model.Gradients, model.Layout, new OptimizerSection());
         var reference = new float[batch.Tokens.Length];
         foreach (ref var loss in reference.AsSpan()) loss = (float)(Math.Log(config.VocabularySize) + random.NextDouble());
         var (losses, weights) = (new float[reference.Length], new float[reference.Length]);
@@ -61,8 +63,9 @@ internal static class Worker
         return () =>
         {
             var result = model.AccumulateGradients(batch, weighting, losses, weights);
-            GC.KeepAlive(result);
-            model.ClearGradients();
+            // Clipped at norm 1 of the mean gradient, as the peer does.
+            var norm = optimizer.GradientNorm() / result.WeightSum;
+            optimizer.Step(1e-4, Math.Min(1, 1 / norm) / result.WeightSum);
             model.WeightsChanged();
         };
     }
