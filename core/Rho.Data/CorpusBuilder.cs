@@ -94,6 +94,7 @@ internal sealed class CorpusBuild : IDisposable
     private readonly long[][] _bytesBefore; // per source and file: input bytes before it, and behind the last one
     private readonly List<TokenStore> _stores = [];
     private readonly DuplicateFilter _duplicates = new();
+    private readonly List<byte> _newHashes = [];
     private FileStream? _hashes;
     private bool _hasCheckpoint;
     private long _bytesSinceCheckpoint;
@@ -154,6 +155,8 @@ internal sealed class CorpusBuild : IDisposable
             throw DiskError.Translate(directory, e);
         }
 
+        // Shards that were being written when a build was killed.
+        foreach (var rest in Directory.EnumerateFiles(directory, "shard-*.tmp", SearchOption.AllDirectories)) File.Delete(rest);
         var build = new CorpusBuild(options, files, tokenizer, progress, tuning, work, @lock, state);
         try
         {
@@ -196,7 +199,7 @@ internal sealed class CorpusBuild : IDisposable
             foreach (var document in mixture.Read())
             {
                 cancellation.ThrowIfCancellationRequested();
-                writer.Add(document);
+                writer.Add(document.Span);
                 Report(CorpusStage.Packing, writer.Tokens, expected, ++documents, writer.Tokens, last: false);
             }
 
@@ -229,15 +232,12 @@ internal sealed class CorpusBuild : IDisposable
         var path = Path.Combine(_workFolder, "hashes");
         try
         {
-            _hashes = new FileStream(path, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.Read, 1 << 16);
+            _hashes = new FileStream(path, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.Read, bufferSize: 0);
             if (_hashes.Length < _state.HashesLength) throw new RhoException($"{path}: is shorter than the interrupted build left it; delete {_workFolder} to start anew");
             _hashes.SetLength(_state.HashesLength);
-            var hash = new byte[Batch.HashBytes];
-            while (_hashes.Position < _hashes.Length)
-            {
-                _hashes.ReadExactly(hash);
-                _duplicates.Add(hash);
-            }
+            var hashes = new byte[Batch.HashBytes << 12];
+            for (int read; (read = _hashes.ReadAtLeast(hashes, hashes.Length, throwOnEndOfStream: false)) > 0;)
+                for (var i = 0; i < read; i += Batch.HashBytes) _duplicates.Add(hashes.AsSpan(i, Batch.HashBytes));
         }
         catch (IOException e)
         {
@@ -303,14 +303,8 @@ internal sealed class CorpusBuild : IDisposable
                 return;
             }
 
-            try
-            {
-                _hashes!.Write(hash);
-            }
-            catch (IOException e)
-            {
-                throw DiskError.Translate(_hashes!.Name, e);
-            }
+            _newHashes.AddRange(hash);
+            if (_newHashes.Count >= 1 << 16) WriteHashes(flushToDisk: false);
         }
 
         if (_options.HeldOutShare > 0 && BinaryPrimitives.ReadUInt64LittleEndian(hash) < _options.HeldOutShare * 18446744073709551616.0)
@@ -350,21 +344,28 @@ internal sealed class CorpusBuild : IDisposable
 
         if (_hashes is not null)
         {
-            try
-            {
-                _hashes.Flush(flushToDisk: true);
-            }
-            catch (IOException e)
-            {
-                throw DiskError.Translate(_hashes.Name, e);
-            }
-
+            WriteHashes(flushToDisk: true);
             _state.HashesLength = _hashes.Length;
         }
 
         _state.Save(StatePath);
         _hasCheckpoint = true;
         _bytesSinceCheckpoint = 0;
+    }
+
+    private void WriteHashes(bool flushToDisk)
+    {
+        try
+        {
+            _hashes!.Write(CollectionsMarshal.AsSpan(_newHashes));
+            if (flushToDisk) _hashes.Flush(flushToDisk: true);
+        }
+        catch (IOException e)
+        {
+            throw DiskError.Translate(_hashes!.Name, e);
+        }
+
+        _newHashes.Clear();
     }
 
     private HeldOutDocuments? PackHeldOut(CancellationToken cancellation)
@@ -378,7 +379,7 @@ internal sealed class CorpusBuild : IDisposable
             foreach (var document in store.ReadHeldOut())
             {
                 cancellation.ThrowIfCancellationRequested();
-                writer.Add(document);
+                writer.Add(document.Span);
             }
         }
 

@@ -21,6 +21,9 @@ public sealed class TokenShard : IDisposable
 {
     internal const string Format = "rho.tokens.v1";
 
+    /// <summary>Small enough that the arrays for it are not of the large kind, which are collected late.</summary>
+    private const int StepElements = 1 << 15;
+
     private readonly SafetensorsFile _file;
     private readonly bool _hasPieces;
     private readonly long _pieces;
@@ -112,7 +115,7 @@ public sealed class TokenShard : IDisposable
         }
         else
         {
-            var narrow = new ushort[Math.Min(tokens.Length, 1 << 20)];
+            var narrow = new ushort[Math.Min(tokens.Length, StepElements)];
             for (var start = 0; start < tokens.Length; start += narrow.Length)
             {
                 var part = tokens.Slice(start, Math.Min(narrow.Length, tokens.Length - start));
@@ -121,10 +124,10 @@ public sealed class TokenShard : IDisposable
             }
         }
 
-        var rows = new long[Math.Min(pieces.Length, 1 << 16) * 4];
-        for (var start = 0; start < pieces.Length; start += 1 << 16)
+        var rows = new long[Math.Min(pieces.Length, StepElements / 16) * 4];
+        for (var start = 0; start < pieces.Length; start += StepElements / 16)
         {
-            var part = pieces.Slice(start, Math.Min(1 << 16, pieces.Length - start));
+            var part = pieces.Slice(start, Math.Min(StepElements / 16, pieces.Length - start));
             for (var i = 0; i < part.Length; i++)
             {
                 rows[i * 4] = part[i].Sequence;

@@ -344,6 +344,34 @@ public sealed class CorpusBuilderTests : IDisposable
     }
 
     [Fact]
+    public async Task Build_KilledAnywhere_ContinuesToTheSameBytes()
+    {
+        var options = Options(Source(Lines(Words(6, 20000).Chunk(10).Select(words => string.Join(' ', words))))) with { ShuffleSeed = 1, HeldOutShare = 0.1, ShardTokens = 2000 };
+        var tuning = new BuildTuning { CheckpointBytes = 20_000, BatchBytes = 5_000, ReportInterval = TimeSpan.Zero };
+        var random = new Random(9);
+        var images = 0;
+        var stage = CorpusStage.Tokenizing;
+        // The files as they are at some moment, with what was buffered lost, are what a killed process leaves.
+        var progress = new Immediate(report =>
+        {
+            if (report.Stage == stage && random.Next(stage == CorpusStage.Tokenizing ? 5 : 300) > 0) return;
+            stage = report.Stage;
+            CopyFolder(options.Directory, _folder.File($"image{images++}"));
+        });
+        await CorpusBuilder.BuildAsync(options, Tokenizer, progress, tuning, Timeout());
+        Assert.InRange(images, 5, 100);
+        for (var image = 0; image < images; image++)
+        {
+            var directory = _folder.File($"image{image}");
+            Directory.CreateDirectory(directory);
+            File.WriteAllText(Path.Combine(directory, "shard-00001.safetensors.1-2.tmp"), "rest");
+            if (!Directory.Exists(Path.Combine(directory, ".build")) || !File.Exists(Path.Combine(directory, ".build", "state.json"))) File.Delete(Path.Combine(directory, "shard-00001.safetensors.1-2.tmp"));
+            await CorpusBuilder.BuildAsync(options with { Directory = directory }, Tokenizer, progress: null, tuning, Timeout());
+            AssertSameFiles(options.Directory, directory);
+        }
+    }
+
+    [Fact]
     public async Task Build_ContinuedWithOtherOptionsOrFiles_IsRefused()
     {
         var path = Lines(Words(6, 20000));
@@ -392,6 +420,32 @@ public sealed class CorpusBuilderTests : IDisposable
             Assert.Equal(TimeSpan.Zero, stage.Last().Remaining);
             Assert.Equal(stage.Select(report => report.Done).Order(), stage.Select(report => report.Done));
         }
+    }
+
+    [Fact]
+    public async Task LoadAll_ReadsAMixture_AndNamesWhatIsWrong()
+    {
+        _folder.Write("web.jsonl", "{\"body\":\"a b c d\"}");
+        _folder.Write("qa.csv", "question,answer\n1+1?,2\n");
+        var path = _folder.Write("mixture.json", """
+            [ // six to one
+              {"paths": ["web.jsonl"], "name": "web", "weight": 6, "field": "body"},
+              {"paths": ["qa.csv"], "weight": 1, "epochs": 2, "template": "{question} {answer}", "format": "csv"},
+            ]
+            """);
+        var sources = CorpusSource.LoadAll(path);
+        Assert.Equal([6.0, 1.0], sources.Select(source => source.Weight!.Value));
+        Assert.Equal(SourceFormat.Csv, sources[1].Format);
+        Assert.Equal(["a b c d", "1+1? 2"], Documents(await BuildAsync([.. sources])).Take(2));
+
+        void Fails(string json, string expected)
+            => Assert.Contains(expected, Assert.ThrowsAny<RhoException>(() => CorpusSource.LoadAll(_folder.Write("bad.json", json))).Message, StringComparison.Ordinal);
+        Fails("[]", "array of sources");
+        Fails("[null]", "array of sources");
+        Fails("[{\"paths\":[\"a\"],\"wieght\":1}]", "wieght");
+        Fails("[{\"weight\":1}]", "paths");
+        Fails("[{\"paths\":[\"a\"],\"format\":\"xml\"}]", "format");
+        Assert.Throws<NotFoundException>(() => CorpusSource.LoadAll(_folder.File("no.json")));
     }
 
     [Theory]
@@ -465,6 +519,19 @@ public sealed class CorpusBuilderTests : IDisposable
         string[] Files(string folder) => [.. Directory.EnumerateFiles(folder, "*", SearchOption.AllDirectories).Select(file => Path.GetRelativePath(folder, file)).Order(StringComparer.Ordinal)];
         Assert.Equal(Files(expected), Files(actual));
         foreach (var file in Files(expected)) Assert.True(File.ReadAllBytes(Path.Combine(expected, file)).AsSpan().SequenceEqual(File.ReadAllBytes(Path.Combine(actual, file))), $"{file} differs");
+    }
+
+    private static void CopyFolder(string from, string to)
+    {
+        foreach (var file in Directory.EnumerateFiles(from, "*", SearchOption.AllDirectories))
+        {
+            var target = Path.Combine(to, Path.GetRelativePath(from, file));
+            Directory.CreateDirectory(Path.GetDirectoryName(target)!);
+            using var copy = File.Create(target);
+            if (Path.GetFileName(file) == "lock") continue; // nobody but its owner can read it
+            using var source = new FileStream(file, FileMode.Open, FileAccess.Read, FileShare.ReadWrite);
+            source.CopyTo(copy);
+        }
     }
 
     private static CorpusSource Source(string path) => new() { Paths = [path] };

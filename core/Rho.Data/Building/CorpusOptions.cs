@@ -1,3 +1,6 @@
+using System.Text.Json;
+using System.Text.Json.Serialization;
+
 namespace Rho.Data;
 
 /// <summary>What the files of a source hold. Compression (gzip, zstd) is told by content, whatever the name.</summary>
@@ -60,6 +63,46 @@ public sealed record CorpusSource
 
     /// <summary>How often the source is read; with weights, how often at most.</summary>
     public int Epochs { get; init; } = 1;
+
+    private static readonly JsonSerializerOptions Json = new()
+    {
+        PropertyNamingPolicy = JsonNamingPolicy.SnakeCaseLower,
+        UnmappedMemberHandling = JsonUnmappedMemberHandling.Disallow,
+        RespectNullableAnnotations = true,
+        ReadCommentHandling = JsonCommentHandling.Skip,
+        AllowTrailingCommas = true,
+        Converters = { new JsonStringEnumConverter(JsonNamingPolicy.SnakeCaseLower, allowIntegerValues: false) },
+    };
+
+    /// <summary>
+    /// Reads the sources of a mixture from a JSON array, comments allowed, with these properties in snake_case:
+    /// <c>[{"paths": ["web/"], "weight": 6}, {"paths": ["math.jsonl"], "weight": 1, "epochs": 2, "template": "{question}\n{answer}"}]</c>.
+    /// Paths that are not absolute are relative to the file's folder.
+    /// </summary>
+    /// <exception cref="RhoException">The file is missing or not valid; the message names the property.</exception>
+    public static IReadOnlyList<CorpusSource> LoadAll(string path)
+    {
+        try
+        {
+            using var stream = File.OpenRead(path);
+            var sources = JsonSerializer.Deserialize<CorpusSource[]>(stream, Json);
+            if (sources is null or [] || sources.Any(source => source is null)) throw new RhoException($"{path}: it is to hold an array of sources");
+            var folder = Path.GetDirectoryName(path) ?? "";
+            return [.. sources.Select(source => source with { Paths = [.. source.Paths.Select(p => Path.Combine(folder, p))] })];
+        }
+        catch (JsonException e)
+        {
+            throw new RhoException($"{path}: not a valid list of sources: {e.Message}", e);
+        }
+        catch (Exception e) when (e is FileNotFoundException or DirectoryNotFoundException)
+        {
+            throw new NotFoundException($"{path}: no such file");
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new RhoException($"{path}: cannot be read: {e.Message}", e);
+        }
+    }
 }
 
 /// <summary>How a corpus is built; see <see cref="CorpusBuilder"/>.</summary>

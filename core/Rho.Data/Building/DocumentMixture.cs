@@ -20,7 +20,8 @@ internal sealed class DocumentMixture(IReadOnlyList<CorpusSource> sources, IRead
 
     private bool Weighted => sources[0].Weight is not null;
 
-    public IEnumerable<int[]> Read()
+    /// <summary>The documents; each is valid until the next one is asked for.</summary>
+    public IEnumerable<ReadOnlyMemory<int>> Read()
     {
         var open = Enumerable.Range(0, sources.Count).Where(i => counts[i].Documents > 0).Select(i => (Index: i, Share: ShareOf(i), Documents: ReadSource(i).GetEnumerator())).ToList();
         while (open.Count > 0)
@@ -45,7 +46,7 @@ internal sealed class DocumentMixture(IReadOnlyList<CorpusSource> sources, IRead
     // Shuffled without weights, sources are spread evenly over the whole.
     private double ShareOf(int source) => sources[source].Weight ?? (double)counts[source].Tokens * sources[source].Epochs;
 
-    private IEnumerable<int[]> ReadSource(int source)
+    private IEnumerable<ReadOnlyMemory<int>> ReadSource(int source)
     {
         for (var epoch = 0; epoch < sources[source].Epochs; epoch++)
         {

@@ -1,3 +1,4 @@
+using System.Buffers;
 using System.Buffers.Binary;
 using System.Runtime.InteropServices;
 
@@ -17,7 +18,7 @@ internal sealed class TokenStore : IDisposable
     private readonly string _path;
     private readonly FileStream _file;
     private readonly bool _narrow;
-    private readonly MemoryStream[] _buffers; // the last one is for what is held out
+    private readonly ArrayBufferWriter<byte>[] _buffers; // the last one is for what is held out
     private readonly int _chunkBytes;
     private readonly List<Chunk> _chunks = [];
 
@@ -29,12 +30,12 @@ internal sealed class TokenStore : IDisposable
         _path = path;
         _narrow = narrow;
         Buckets = buckets;
-        _buffers = new MemoryStream[buckets + 1];
-        for (var i = 0; i <= buckets; i++) _buffers[i] = new MemoryStream();
+        _buffers = new ArrayBufferWriter<byte>[buckets + 1];
+        for (var i = 0; i <= buckets; i++) _buffers[i] = new ArrayBufferWriter<byte>();
         _chunkBytes = Math.Clamp(bufferBytes / (buckets + 1), 4 << 10, 256 << 10);
         try
         {
-            _file = new FileStream(path, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.Read, 1 << 16);
+            _file = new FileStream(path, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.Read, bufferSize: 0); // chunks are large, and nothing is left to be written when it is closed
             if (_file.Length < length) throw new RhoException($"{path}: is shorter than the interrupted build left it; delete its folder to start anew");
             _file.SetLength(length);
             Scan();
@@ -50,34 +51,33 @@ internal sealed class TokenStore : IDisposable
 
     public long Length { get; private set; }
 
+    private int TokenBytes => _narrow ? 2 : 4;
+
     /// <param name="bucket">From 0 to below <see cref="Buckets"/>, or <see cref="HeldOut"/>.</param>
     public void Add(int bucket, ReadOnlySpan<int> document)
     {
         var buffer = _buffers[bucket == HeldOut ? Buckets : bucket];
-        Span<byte> bytes = stackalloc byte[4];
+        var bytes = buffer.GetSpan(4 + document.Length * TokenBytes);
         BinaryPrimitives.WriteInt32LittleEndian(bytes, document.Length);
-        buffer.Write(bytes);
         if (_narrow)
         {
-            foreach (var token in document)
-            {
-                BinaryPrimitives.WriteUInt16LittleEndian(bytes, (ushort)token);
-                buffer.Write(bytes[..2]);
-            }
+            var narrow = MemoryMarshal.Cast<byte, ushort>(bytes.Slice(4, document.Length * TokenBytes));
+            for (var i = 0; i < narrow.Length; i++) narrow[i] = (ushort)document[i];
         }
         else
         {
-            buffer.Write(MemoryMarshal.AsBytes(document));
+            MemoryMarshal.AsBytes(document).CopyTo(bytes[4..]);
         }
 
-        if (buffer.Length >= _chunkBytes) WriteChunk(bucket, buffer);
+        buffer.Advance(4 + document.Length * TokenBytes);
+        if (buffer.WrittenCount >= _chunkBytes) WriteChunk(bucket);
     }
 
     /// <summary>Writes what is buffered; afterwards <see cref="Length"/> bytes hold all documents added, also after a power cut.</summary>
     public void Flush()
     {
         for (var i = 0; i <= Buckets; i++)
-            if (_buffers[i].Length > 0) WriteChunk(i == Buckets ? HeldOut : i, _buffers[i]);
+            if (_buffers[i].WrittenCount > 0) WriteChunk(i == Buckets ? HeldOut : i);
         try
         {
             _file.Flush(flushToDisk: true);
@@ -88,11 +88,11 @@ internal sealed class TokenStore : IDisposable
         }
     }
 
-    /// <summary>Documents that are held out, in the order added.</summary>
-    public IEnumerable<int[]> ReadHeldOut() => Read(_chunks.Where(chunk => chunk.Bucket == HeldOut).Select(chunk => (new[] { chunk }, default(StableRandom?))));
+    /// <summary>Documents that are held out, in the order added. Each is valid until the next one is asked for.</summary>
+    public IEnumerable<ReadOnlyMemory<int>> ReadHeldOut() => Read(_chunks.Where(chunk => chunk.Bucket == HeldOut).Select(chunk => (new[] { chunk }, default(StableRandom?))));
 
-    /// <summary>The other documents: in the order added without a seed, otherwise permuted.</summary>
-    public IEnumerable<int[]> Read(ulong? seed)
+    /// <summary>The other documents: in the order added without a seed, otherwise permuted. Each is valid until the next one is asked for.</summary>
+    public IEnumerable<ReadOnlyMemory<int>> Read(ulong? seed)
     {
         if (seed is null) return Read(_chunks.Where(chunk => chunk.Bucket != HeldOut).Select(chunk => (new[] { chunk }, default(StableRandom?))));
         var buckets = _chunks.Where(chunk => chunk.Bucket != HeldOut).GroupBy(chunk => chunk.Bucket).OrderBy(group => group.Key).Select(group => group.ToArray()).ToArray();
@@ -102,14 +102,16 @@ internal sealed class TokenStore : IDisposable
 
     public void Dispose() => _file.Dispose();
 
-    private IEnumerable<int[]> Read(IEnumerable<(Chunk[] Chunks, StableRandom? Order)> units)
+    private IEnumerable<ReadOnlyMemory<int>> Read(IEnumerable<(Chunk[] Chunks, StableRandom? Order)> units)
     {
         byte[] bytes = [];
+        int[] tokens = [];
         var documents = new List<(int Offset, int Count)>();
         foreach (var (chunks, order) in units)
         {
             var total = checked((int)chunks.Sum(chunk => (long)chunk.Bytes));
-            if (bytes.Length < total) bytes = new byte[total];
+            // Buckets are about equal: the first one's array, a bit larger, does for the others.
+            if (bytes.Length < total) bytes = new byte[total + total / 4];
             documents.Clear();
             var filled = 0;
             foreach (var chunk in chunks)
@@ -120,41 +122,43 @@ internal sealed class TokenStore : IDisposable
                 {
                     var count = BinaryPrimitives.ReadInt32LittleEndian(bytes.AsSpan(filled));
                     documents.Add((filled + 4, count));
-                    filled += 4 + count * (_narrow ? 2 : 4);
+                    filled += 4 + count * TokenBytes;
                 }
             }
 
             order?.Shuffle(CollectionsMarshal.AsSpan(documents));
             foreach (var (offset, count) in documents)
             {
-                var tokens = new int[count];
+                if (tokens.Length < count) tokens = new int[2 * count];
                 if (_narrow) LossCodec.Widen(MemoryMarshal.Cast<byte, ushort>(bytes.AsSpan(offset, count * 2)), tokens);
                 else MemoryMarshal.Cast<byte, int>(bytes.AsSpan(offset, count * 4)).CopyTo(tokens);
-                yield return tokens;
+                yield return tokens.AsMemory(0, count);
             }
         }
     }
 
-    private void WriteChunk(int bucket, MemoryStream buffer)
+    private void WriteChunk(int bucket)
     {
+        ref var buffer = ref _buffers[bucket == HeldOut ? Buckets : bucket];
         var header = new byte[HeaderBytes];
         BinaryPrimitives.WriteInt32LittleEndian(header, bucket);
-        BinaryPrimitives.WriteInt32LittleEndian(header.AsSpan(4), (int)buffer.Length);
+        BinaryPrimitives.WriteInt32LittleEndian(header.AsSpan(4), buffer.WrittenCount);
         try
         {
             _file.Position = Length;
             _file.Write(header);
-            _file.Write(buffer.GetBuffer().AsSpan(0, (int)buffer.Length));
+            _file.Write(buffer.WrittenSpan);
         }
         catch (IOException e)
         {
             throw DiskError.Translate(_path, e);
         }
 
-        _chunks.Add(new Chunk(bucket, Length + HeaderBytes, (int)buffer.Length));
-        Length += HeaderBytes + buffer.Length;
-        buffer.SetLength(0);
-        if (buffer.Capacity > 4 * _chunkBytes) buffer.Capacity = 0;
+        _chunks.Add(new Chunk(bucket, Length + HeaderBytes, buffer.WrittenCount));
+        Length += HeaderBytes + buffer.WrittenCount;
+        // One that held a huge document is not to keep its memory for ever.
+        if (buffer.Capacity > 4 * _chunkBytes) buffer = new ArrayBufferWriter<byte>();
+        else buffer.ResetWrittenCount();
     }
 
     private void Scan()
