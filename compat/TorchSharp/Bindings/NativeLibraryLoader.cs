@@ -29,11 +29,15 @@ internal static class NativeLibraryLoader
         {
             throw new DllNotFoundException(
                 File.Exists(path)
-                    ? $"{path} cannot be loaded, most likely because libtorch is missing. Install it (Debian: apt install libtorch-dev libopenblas0-openmp) and run ./rho setup. {error.Message}"
+                    ? $"{path} cannot be loaded, most likely because libtorch is missing. Install it (Debian: apt install libtorch-dev libopenblas0-openmp) and run ./rho setup. {Reason(error)}"
                     : $"{path} is missing. Run ./rho setup, which builds it on the system's libtorch, and build again.",
                 error);
         }
     }
+
+    // The first line says which file was to be loaded, the next why that failed.
+    private static string Reason(DllNotFoundException error) =>
+        error.Message.Split('\n', StringSplitOptions.RemoveEmptyEntries).Skip(1).FirstOrDefault() ?? error.Message;
 
     [DllImport("libc")]
     private static extern unsafe int setenv(byte* name, byte* value, int overwrite);

@@ -176,7 +176,6 @@ internal static unsafe class NativeMethods
     [DllImport(Library, ExactSpelling = true)] internal static extern nint rho_sqrt(nint a);
     [DllImport(Library, ExactSpelling = true)] internal static extern int rho_sqrt_(nint a);
     [DllImport(Library, ExactSpelling = true)] internal static extern nint rho_square(nint a);
-    [DllImport(Library, ExactSpelling = true)] internal static extern int rho_square_(nint a);
     [DllImport(Library, ExactSpelling = true)] internal static extern nint rho_tan(nint a);
     [DllImport(Library, ExactSpelling = true)] internal static extern int rho_tan_(nint a);
     [DllImport(Library, ExactSpelling = true)] internal static extern nint rho_tanh(nint a);

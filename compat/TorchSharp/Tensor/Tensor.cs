@@ -128,28 +128,28 @@ public static partial class torch
             return this;
         }
 
-        public long ndim => rho_dim(Handle);
-        public long Dimensions => rho_dim(Handle);
-        public long dim() => rho_dim(Handle);
-        public long NumberOfElements => rho_numel(Handle);
-        public long numel() => rho_numel(Handle);
-        public long ElementSize => rho_element_size(Handle);
-        public long element_size() => rho_element_size(Handle);
-        public ScalarType dtype => (ScalarType)rho_dtype(Handle);
-        public DeviceType device_type => (DeviceType)rho_device_type(Handle);
-        public int device_index => rho_device_index(Handle);
+        public long ndim => Kept(rho_dim(Handle));
+        public long Dimensions => Kept(rho_dim(Handle));
+        public long dim() => Kept(rho_dim(Handle));
+        public long NumberOfElements => Kept(rho_numel(Handle));
+        public long numel() => Kept(rho_numel(Handle));
+        public long ElementSize => Kept(rho_element_size(Handle));
+        public long element_size() => Kept(rho_element_size(Handle));
+        public ScalarType dtype => (ScalarType)Kept(rho_dtype(Handle));
+        public DeviceType device_type => (DeviceType)Kept(rho_device_type(Handle));
+        public int device_index => Kept(rho_device_index(Handle));
         public Device device => device_type == DeviceType.CPU ? CPU : new Device(device_type, device_index);
         public bool is_cuda => device_type == DeviceType.CUDA;
         public bool is_meta => device_type == DeviceType.META;
-        public bool is_leaf => rho_is_leaf(Handle) != 0;
-        public bool is_sparse => rho_is_sparse(Handle) != 0;
+        public bool is_leaf => Kept(rho_is_leaf(Handle)) != 0;
+        public bool is_sparse => Kept(rho_is_sparse(Handle)) != 0;
         public bool is_cpu() => device_type == DeviceType.CPU;
         public bool is_floating_point() => torch.is_floating_point(dtype);
         public bool is_integral() => torch.is_integral(dtype);
         public bool is_complex() => torch.is_complex(dtype);
-        public bool is_contiguous() => rho_is_contiguous(Handle) != 0;
+        public bool is_contiguous() => Kept(rho_is_contiguous(Handle)) != 0;
         public bool is_pinned() => CheckBoolean(rho_is_pinned(Handle), this);
-        public long storage_offset() => rho_storage_offset(Handle);
+        public long storage_offset() => Kept(rho_storage_offset(Handle));
 
         public bool is_nonzero()
         {
@@ -191,7 +191,7 @@ public static partial class torch
 
         public bool requires_grad
         {
-            get => rho_requires_grad(Handle) != 0;
+            get => Kept(rho_requires_grad(Handle)) != 0;
             set => Check(rho_set_requires_grad(Handle, value ? 1 : 0), this);
         }
 
@@ -385,6 +385,13 @@ public static partial class torch
                 _ => null,
             };
             if (type != expected) throw new ArgumentException($"{type.Name} is not compatible with {dtype}");
+        }
+
+        /// <summary>Keeps this tensor from being finalized while its handle is being read from.</summary>
+        private T Kept<T>(T value)
+        {
+            GC.KeepAlive(this);
+            return value;
         }
 
         /// <summary>The result of an in-place operation.</summary>

@@ -46,7 +46,7 @@ UNARY(silu)
 UNARY_BOTH(sin)
 UNARY_BOTH(sinh)
 UNARY_BOTH(sqrt)
-UNARY_BOTH(square)
+UNARY(square)
 UNARY_BOTH(tan)
 UNARY_BOTH(tanh)
 UNARY_BOTH(trunc)
@@ -148,24 +148,24 @@ RHO_API Handle rho_rdiv_number(Handle a, Number b) {
   return make([&] { return at::mul(at::reciprocal(*a), b.scalar()); });
 }
 
-namespace {
-c10::optional<c10::string_view> rounding(int mode) {
-  return mode == 0   ? c10::optional<c10::string_view>()
-         : mode == 1 ? c10::optional<c10::string_view>("trunc")
-                     : c10::optional<c10::string_view>("floor");
-}
-}  // namespace
+// mode: 0 divides, 1 rounds toward zero, 2 down.
 RHO_API Handle rho_div(Handle a, Handle b, int mode) {
-  return make([&] { return mode == 0 ? at::div(*a, *b) : at::div(*a, *b, rounding(mode)); });
+  return make([&] { return mode == 0 ? at::div(*a, *b) : mode == 1 ? at::div(*a, *b, "trunc") : at::div(*a, *b, "floor"); });
 }
 RHO_API int rho_div_(Handle a, Handle b, int mode) {
-  return run([&] { mode == 0 ? a->div_(*b) : a->div_(*b, rounding(mode)); });
+  return run([&] { mode == 0 ? a->div_(*b) : mode == 1 ? a->div_(*b, "trunc") : a->div_(*b, "floor"); });
 }
 RHO_API Handle rho_div_number(Handle a, Number b, int mode) {
-  return make([&] { return mode == 0 ? at::div(*a, b.scalar()) : at::div(*a, b.scalar(), rounding(mode)); });
+  return make([&] {
+    auto number = b.scalar();
+    return mode == 0 ? at::div(*a, number) : mode == 1 ? at::div(*a, number, "trunc") : at::div(*a, number, "floor");
+  });
 }
 RHO_API int rho_div_number_(Handle a, Number b, int mode) {
-  return run([&] { mode == 0 ? a->div_(b.scalar()) : a->div_(b.scalar(), rounding(mode)); });
+  return run([&] {
+    auto number = b.scalar();
+    mode == 0 ? a->div_(number) : mode == 1 ? a->div_(number, "trunc") : a->div_(number, "floor");
+  });
 }
 
 RHO_API Handle rho_clamp(Handle a, Number min, Number max) {

@@ -4,6 +4,7 @@
 #include <torch/version.h>
 
 #include <cmath>
+#include <limits>
 
 RHO_API Handle rho_linear(Handle input, Handle weight, Handle bias) {
   return make([&] { return at::linear(*input, *weight, optional_tensor(bias)); });

@@ -26,7 +26,7 @@ void keep(std::string message) {
   error_exception.reset();
 }
 
-// A CUDA libtorch of 2.x has the second name only.
+// Newer libtorch has the second names.
 template <class Hooks>
 auto cuda_devices(const Hooks& hooks, int) -> decltype(static_cast<int>(hooks.getNumGPUs())) {
   return static_cast<int>(hooks.getNumGPUs());
@@ -34,6 +34,14 @@ auto cuda_devices(const Hooks& hooks, int) -> decltype(static_cast<int>(hooks.ge
 template <class Hooks>
 auto cuda_devices(const Hooks& hooks, long) -> decltype(static_cast<int>(hooks.deviceCount())) {
   return static_cast<int>(hooks.deviceCount());
+}
+template <class Hooks>
+auto current_cuda_device(const Hooks& hooks, int) -> decltype(static_cast<int>(hooks.current_device())) {
+  return static_cast<int>(hooks.current_device());
+}
+template <class Hooks>
+auto current_cuda_device(const Hooks& hooks, long) -> decltype(static_cast<int>(hooks.getCurrentDevice())) {
+  return static_cast<int>(hooks.getCurrentDevice());
 }
 }  // namespace
 
@@ -84,7 +92,8 @@ RHO_API int rho_cuda_device_count() {
 RHO_API int rho_cuda_synchronize(int index) {
   return run([&] {
     TORCH_CHECK(at::globalContext().hasCUDA(), "CUDA is not available");
-    at::detail::getCUDAHooks().deviceSynchronize(index < 0 ? at::detail::getCUDAHooks().current_device() : index);
+    auto& hooks = at::detail::getCUDAHooks();
+    hooks.deviceSynchronize(index < 0 ? current_cuda_device(hooks, 0) : index);
   });
 }
 
@@ -155,7 +164,8 @@ RHO_API int rho_manual_seed(uint64_t seed) {
 }
 RHO_API int rho_cuda_manual_seed(uint64_t seed, int all) {
   return run([&] {
-    int first = all ? 0 : static_cast<int>(at::detail::getCUDAHooks().current_device());
+    if (!at::globalContext().hasCUDA()) return;
+    int first = all ? 0 : current_cuda_device(at::detail::getCUDAHooks(), 0);
     int end = all ? rho_cuda_device_count() : first + 1;
     for (int index = first; index < end; index++) {
       auto generator = at::globalContext().defaultGenerator(device_of(static_cast<int>(at::kCUDA), index));
