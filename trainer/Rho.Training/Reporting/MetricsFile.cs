@@ -19,6 +19,16 @@ public sealed class MetricsFile : IDisposable
         Encoder = System.Text.Encodings.Web.JavaScriptEncoder.UnsafeRelaxedJsonEscaping,
     };
 
+    private static readonly Dictionary<string, Type> Types = new(StringComparer.Ordinal)
+    {
+        ["run_started"] = typeof(RunStarted),
+        ["step"] = typeof(StepFinished),
+        ["evaluation"] = typeof(EvaluationFinished),
+        ["checkpoint"] = typeof(CheckpointWritten),
+        ["warning"] = typeof(RunWarning),
+        ["run_ended"] = typeof(RunEnded),
+    };
+
     private readonly FileStream _file;
 
     /// <summary>Opens the file to go on after <paramref name="step"/>: what a run that was cut off wrote beyond it goes away.</summary>
@@ -50,15 +60,31 @@ public sealed class MetricsFile : IDisposable
         return line.ToJsonString(Json);
     }
 
-    private static string Name(TrainingEvent e) => e switch
+    /// <summary>The events in a run's folder, in order; none where there is no file. A line that was cut off is passed over.</summary>
+    public static IEnumerable<TrainingEvent> Read(string directory)
     {
-        RunStarted => "run_started",
-        StepFinished => "step",
-        EvaluationFinished => "evaluation",
-        CheckpointWritten => "checkpoint",
-        RunWarning => "warning",
-        _ => "run_ended",
-    };
+        var path = Path.Combine(directory, FileName);
+        if (!File.Exists(path)) yield break;
+        using var file = new StreamReader(new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete));
+        while (file.ReadLine() is { } line)
+            if (Parse(line) is { } e) yield return e;
+    }
+
+    private static TrainingEvent? Parse(string line)
+    {
+        try
+        {
+            return JsonNode.Parse(line) is JsonObject fields && fields["event"]?.GetValue<string>() is { } name && Types.TryGetValue(name, out var type)
+                ? (TrainingEvent?)fields.Deserialize(type, Json)
+                : null;
+        }
+        catch (JsonException)
+        {
+            return null;
+        }
+    }
+
+    private static string Name(TrainingEvent e) => Types.First(type => type.Value == e.GetType()).Key;
 
     private static void Truncate(string path, long step)
     {
