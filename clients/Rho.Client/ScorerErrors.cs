@@ -24,6 +24,7 @@ internal static class ScorerErrors
         return exception switch
         {
             RpcException rpc => Translate(address, rpc),
+            BrokenCircuitException { InnerException: ReplicaFailedException last } => last,
             BrokenCircuitException => new ReplicaFailedException(address, "failed several times in a row and is left alone for a while", retryAfter: null, isInternal: false, exception),
             TimeoutException or OperationCanceledException => new ReplicaFailedException(address, $"no answer: {exception.Message}", retryAfter: null, isInternal: false, exception),
             _ => exception,

@@ -20,6 +20,7 @@ public sealed class ScoringHost : IAsyncDisposable
     private readonly ScoringMetrics _metrics;
     private readonly IReadOnlyList<ServedReference> _references;
     private readonly IDisposable _cacheHealth;
+    private int _disposed;
 
     private ScoringHost(WebApplication app, ILossStore store, ScoringMetrics metrics, IReadOnlyList<ServedReference> references, IDisposable cacheHealth)
     {
@@ -112,6 +113,7 @@ public sealed class ScoringHost : IAsyncDisposable
     /// <summary>Ends open streams, lets calls finish, and frees models and cache.</summary>
     public async ValueTask DisposeAsync()
     {
+        if (Interlocked.Exchange(ref _disposed, 1) != 0) return;
         await _app.StopAsync().ConfigureAwait(false);
         await _app.DisposeAsync().ConfigureAwait(false);
         _cacheHealth.Dispose();

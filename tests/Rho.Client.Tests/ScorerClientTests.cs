@@ -1,0 +1,407 @@
+using Rho.Data;
+using Rho.Scoring;
+using Rho.TestSupport;
+
+namespace Rho.Client.Tests;
+
+/// <summary>The client against real servers: the same losses whatever happens to them.</summary>
+public sealed class ScorerClientTests : IAsyncLifetime
+{
+    private readonly TempFolder _folder = new();
+    private readonly List<IAsyncDisposable> _owned = [];
+
+    public Task InitializeAsync() => Task.CompletedTask;
+
+    public async Task DisposeAsync()
+    {
+        for (var i = _owned.Count - 1; i >= 0; i--) await _owned[i].DisposeAsync().AsTask().WaitAsync(TestData.Patience);
+        _folder.Dispose();
+    }
+
+    [Theory]
+    [InlineData(true, 700)]
+    [InlineData(false, 700)]
+    [InlineData(false, 40_000)] // a sequence that comes in several messages
+    public async Task ScoreShard_OneScorer_GivesTheModelsLosses(bool documentsSeeEachOther, int length)
+    {
+        using var shard = TestData.Shard(_folder["shard"], 70_000 / length, length, withDocuments: true);
+        var client = Client(Address(await StartAsync(new HashModel())));
+        Assert.Equal(TestData.Expected(shard, documentsSeeEachOther), await ReadAsync(client, shard, documentsSeeEachOther));
+        Assert.Equal(TestData.Expected(shard, documentsSeeEachOther)[(length * 1)..], await ReadAsync(client, shard, documentsSeeEachOther, first: 1));
+    }
+
+    [Fact]
+    public async Task ScoreShard_LargeVocabulary_SendsWideTokens()
+    {
+        using var shard = TestData.Shard(_folder["shard"], 50, 900, vocabularySize: 120_000, withDocuments: true);
+        var client = Client(Address(await StartAsync(new HashModel { VocabularySize = 120_000 })));
+        Assert.Equal(TestData.Expected(shard, false), await ReadAsync(client, shard, documentsSeeEachOther: false));
+    }
+
+    [Theory]
+    [InlineData(LossEncoding.F32, 0)]
+    [InlineData(LossEncoding.Log8, 0.1)]
+    public async Task ScoreShard_Encodings_KeepTheirPrecision(LossEncoding encoding, double tolerance)
+    {
+        using var shard = TestData.Shard(_folder["shard"], 5, 20_000);
+        var client = Client(new ScorerClientOptions { Addresses = [Address(await StartAsync(new HashModel()))], Encoding = encoding });
+        var tokens = new int[100_000];
+        shard.Read(0, tokens);
+        var exact = new float[100_000];
+        new HashModel().Score(tokens, 5, 20_000, default, exact, default);
+        var losses = await ReadAsync(client, shard);
+        for (var i = 0; i < exact.Length; i++)
+        {
+            if (float.IsNaN(exact[i])) Assert.True(float.IsNaN(losses[i]));
+            else Assert.Equal(exact[i], losses[i], tolerance);
+        }
+    }
+
+    [Fact]
+    public async Task ScoreShard_ScorerIsCutOffMidway_GoesOnAtAnotherWithTheSameBytes()
+    {
+        using var shard = TestData.Shard(_folder["shard"], 300, 700);
+        var (first, second) = (new HashModel { Rate = 300_000, DependsOnBatch = true }, new HashModel { Rate = 300_000, DependsOnBatch = true });
+        var undisturbed = await ReadAsync(Client(Address(await StartAsync(new HashModel { DependsOnBatch = true }))), shard);
+        var (a, b) = (Proxy(await StartAsync(first)), Proxy(await StartAsync(second)));
+        var client = Client(a.Address, b.Address);
+        await client.DescribeAsync();
+        foreach (var proxy in new[] { a, b }) proxy.ReachAt = 100_000;
+        a.OnReached = () =>
+        {
+            b.ReachAt = long.MaxValue;
+            a.Cut();
+        };
+        b.OnReached = () =>
+        {
+            a.ReachAt = long.MaxValue;
+            b.Cut();
+        };
+
+        Assert.Equal(undisturbed, await ReadAsync(client, shard));
+        Assert.True(first.TokensScored > 256 && second.TokensScored > 256);
+    }
+
+    [Fact]
+    public async Task ScoreShard_ScorerFreezesMidway_GoesOnAtAnother()
+    {
+        using var shard = TestData.Shard(_folder["shard"], 300, 700);
+        var (a, b) = (Proxy(await StartAsync(new HashModel { Rate = 300_000 })), Proxy(await StartAsync(new HashModel { Rate = 300_000 })));
+        var client = Client(new ScorerClientOptions { Addresses = [a.Address, b.Address], StallTimeout = TimeSpan.FromSeconds(6) });
+        await client.DescribeAsync();
+        foreach (var proxy in new[] { a, b }) proxy.ReachAt = 100_000;
+        a.OnReached = () =>
+        {
+            b.ReachAt = long.MaxValue;
+            a.Freeze();
+        };
+        b.OnReached = () =>
+        {
+            a.ReachAt = long.MaxValue;
+            b.Freeze();
+        };
+        Assert.Equal(TestData.Expected(shard, true), await ReadAsync(client, shard));
+    }
+
+    [Fact]
+    public async Task ScoreShard_ScorerFrozenFromTheStart_IsHedged()
+    {
+        using var shard = TestData.Shard(_folder["shard"], 50, 700);
+        var frozen = Proxy(await StartAsync(new HashModel()));
+        var client = Client(new ScorerClientOptions
+        {
+            Addresses = [frozen.Address, Address(await StartAsync(new HashModel()))],
+            HedgeAfter = TimeSpan.FromMilliseconds(300),
+            ConnectTimeout = TimeSpan.FromSeconds(3),
+        });
+        await client.DescribeAsync();
+        frozen.Freeze();
+        for (var i = 0; i < 3; i++) Assert.Equal(TestData.Expected(shard, true), await ReadAsync(client, shard));
+    }
+
+    [Fact]
+    public async Task ScoreShard_ScorerStopsInOrder_NothingIsScoredTwiceBeyondTheChunkInWork()
+    {
+        using var shard = TestData.Shard(_folder["shard"], 400, 700);
+        var options = new ScoringOptions { CacheDirectory = _folder["cache"] };
+        var (first, second) = (new HashModel { Rate = 200_000 }, new HashModel { Rate = 200_000 });
+        var hosts = new Dictionary<string, (ScoringHost Host, HashModel Model)>(StringComparer.Ordinal);
+        foreach (var model in new[] { first, second })
+        {
+            var host = await StartAsync(model, options);
+            hosts.Add(Address(host), (host, model));
+        }
+
+        var client = Client([.. hosts.Keys]);
+        var losses = new List<float>();
+        var stopping = Task.CompletedTask;
+        await foreach (var block in client.ScoreShardAsync(shard, true))
+        {
+            losses.AddRange(block.Losses);
+            if (losses.Count is > 60_000 and < 90_000 && stopping.IsCompleted)
+                stopping = hosts.Values.First(host => host.Model.TokensScored > 256).Host.DisposeAsync().AsTask();
+        }
+
+        await stopping.WaitAsync(TestData.Patience);
+        Assert.Equal(TestData.Expected(shard, true), losses);
+        Assert.InRange(first.TokensScored + second.TokensScored - 512, 280_000, 280_000 + 2 * 16_100);
+        Assert.True(second.TokensScored > 256 && first.TokensScored > 256);
+    }
+
+    [Fact]
+    public async Task ScoreShard_SeveralAtOnce_SpreadOverScorersAndKeepOrder()
+    {
+        var shards = Enumerable.Range(0, 8).Select(i => TestData.Shard(_folder[$"shard{i}"], 60, 700, seed: i)).ToList();
+        var models = Enumerable.Range(0, 3).Select(_ => new HashModel { Rate = 200_000 }).ToList();
+        var hosts = new List<string>();
+        foreach (var model in models) hosts.Add(Address(await StartAsync(model)));
+        var client = Client([.. hosts]);
+        var results = await Task.WhenAll(shards.Select(shard => ReadAsync(client, shard))).WaitAsync(TestData.Patience);
+        for (var i = 0; i < shards.Count; i++) Assert.Equal(TestData.Expected(shards[i], true), results[i]);
+        Assert.All(models, model => Assert.True(model.TokensScored > 256));
+        shards.ForEach(shard => shard.Dispose());
+    }
+
+    [Fact]
+    public async Task ScoreShard_ReaderStops_LeavesNoStreamBehind()
+    {
+        using var shard = TestData.Shard(_folder["shard"], 400, 700);
+        var client = Client(Address(await StartAsync(new HashModel { Rate = 200_000 })));
+        await foreach (var _ in client.ScoreShardAsync(shard, true)) break;
+        using var patience = new CancellationTokenSource(TestData.Patience);
+        while ((await client.InfoAsync(patience.Token)).Single() is not { Streams: 0, QueuedTokens: 0 }) await Task.Delay(20, patience.Token);
+    }
+
+    [Fact]
+    public async Task ScoreShard_NewScorerAppears_LongStreamMovesToIt()
+    {
+        using var shard = TestData.Shard(_folder["shard"], 900, 700);
+        var (busy, free) = (new HashModel { Rate = 150_000 }, new HashModel { Rate = 150_000 });
+        var options = new ScoringOptions { CacheDirectory = _folder["cache"] };
+        var client = Client(new ScorerClientOptions
+        {
+            Addresses = [Address(await StartAsync(busy, options)), Address(await StartAsync(free, options))],
+            StreamLifetime = TimeSpan.FromMilliseconds(500),
+        });
+        Assert.Equal(TestData.Expected(shard, true), await ReadAsync(client, shard));
+        Assert.True(busy.TokensScored > 256 && free.TokensScored > 256);
+    }
+
+    [Fact]
+    public async Task ScoreShard_ShardFileWasChanged_IsDataLoss()
+    {
+        using var shard = TestData.Shard(_folder["shard"], 50, 700);
+        _ = shard.Sha256;
+        using (var file = File.OpenHandle(_folder["shard"], FileMode.Open, FileAccess.Write, FileShare.ReadWrite)) RandomAccess.Write(file, [1, 1], RandomAccess.GetLength(file) - 2);
+        var client = Client(Address(await StartAsync(new HashModel())));
+        await Assert.ThrowsAsync<CorruptDataException>(() => ReadAsync(client, shard)).WaitAsync(TestData.Patience);
+    }
+
+    [Fact]
+    public async Task ScoreShard_SequencesTooLong_SaysTheLimit()
+    {
+        using var shard = TestData.Shard(_folder["shard"], 50, 700);
+        var client = Client(Address(await StartAsync(new HashModel { ContextLength = 512 })));
+        var error = await Assert.ThrowsAsync<RhoException>(() => ReadAsync(client, shard)).WaitAsync(TestData.Patience);
+        Assert.Contains("at most 512", error.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task ScoreShard_QueueFull_WaitsAsToldAndGetsThrough()
+    {
+        using var first = TestData.Shard(_folder["a"], 100, 700);
+        using var second = TestData.Shard(_folder["b"], 100, 700, seed: 2);
+        var host = Address(await StartAsync(new HashModel { Rate = 100_000 }, new ScoringOptions { MaxQueuedTokens = 80_000 }));
+        var results = await Task.WhenAll(ReadAsync(Client(host), first), ReadAsync(Client(host), second)).WaitAsync(TestData.Patience);
+        Assert.Equal(TestData.Expected(first, true), results[0]);
+        Assert.Equal(TestData.Expected(second, true), results[1]);
+    }
+
+    [Fact]
+    public async Task Describe_NobodyThere_NamesTheAddressAndGivesUp()
+    {
+        var client = Client(new ScorerClientOptions { Addresses = ["127.0.0.1:1"], ConnectTimeout = TimeSpan.FromSeconds(1) });
+        var error = await Assert.ThrowsAsync<UnavailableException>(() => client.DescribeAsync()).WaitAsync(TestData.Patience);
+        Assert.Contains("127.0.0.1:1", error.Message, StringComparison.Ordinal);
+        Assert.Contains("Connection refused", error.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task Describe_OneOfTwoIsThere_Answers()
+    {
+        var client = Client("127.0.0.1:1", Address(await StartAsync(new HashModel())));
+        Assert.Equal(new HashModel().Fingerprint, (await client.DescribeAsync().WaitAsync(TestData.Patience)).Fingerprint);
+    }
+
+    [Fact]
+    public async Task Describe_OtherTokenizer_FailsWithBothFingerprintsBeforeAnyWork()
+    {
+        var model = new HashModel();
+        var client = Client(new ScorerClientOptions { Addresses = [Address(await StartAsync(model))], TokenizerFingerprint = "sha256:mine" });
+        using var shard = TestData.Shard(_folder["shard"], 5, 700);
+        var scored = model.TokensScored;
+        var error = await Assert.ThrowsAsync<MismatchException>(() => ReadAsync(client, shard)).WaitAsync(TestData.Patience);
+        Assert.Contains("sha256:mine", error.Message, StringComparison.Ordinal);
+        Assert.Contains(model.TokenizerFingerprint, error.Message, StringComparison.Ordinal);
+        Assert.Equal(scored, model.TokensScored);
+    }
+
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public async Task ScoreShard_ScorersOfDifferentModels_AreNotMixed(bool sameFingerprint)
+    {
+        var other = sameFingerprint ? new HashModel { Shift = 1 } : new HashModel { Fingerprint = "sha256:" + new string('c', 64) };
+        var client = Client(Address(await StartAsync(new HashModel())), Address(await StartAsync(other)));
+        using var shard = TestData.Shard(_folder["shard"], 5, 700);
+        await Assert.ThrowsAsync<MismatchException>(async () =>
+        {
+            for (var i = 0; i < 50; i++) await ReadAsync(client, shard);
+        }).WaitAsync(TestData.Patience);
+    }
+
+    [Fact]
+    public async Task Score_SequencesOnTheFly_AllAnsweredAlsoWhenAScorerIsCutOff()
+    {
+        var random = new Random(4);
+        var sequences = Enumerable.Range(0, 600).ToDictionary(i => (ulong)i, _ => Enumerable.Range(0, random.Next(2, 700)).Select(_ => random.Next(1000)).ToArray());
+        var (a, b) = (Proxy(await StartAsync(new HashModel { Rate = 300_000 })), Proxy(await StartAsync(new HashModel { Rate = 300_000 })));
+        var client = Client(a.Address, b.Address);
+        await client.DescribeAsync();
+        (a.ReachAt, a.OnReached) = (100_000, a.Cut);
+        (b.ReachAt, b.OnReached) = (1_000_000, b.Cut);
+        var answers = new Dictionary<ulong, float[]>();
+        await foreach (var answer in client.ScoreAsync(sequences.Select(pair => new SequenceTokens(pair.Key, pair.Value)).ToAsyncEnumerable())) answers.Add(answer.Id, answer.Losses);
+
+        Assert.Equal(600, answers.Count);
+        foreach (var (id, losses) in answers)
+        {
+            var expected = new float[losses.Length];
+            new HashModel().Score(sequences[id], 1, expected.Length, default, expected, default);
+            Assert.Equal(TestData.Rounded(expected), losses);
+        }
+    }
+
+    [Fact]
+    public async Task Score_SourceFails_ThatIsWhatTheCallerSees()
+    {
+        var client = Client(Address(await StartAsync(new HashModel())));
+        static async IAsyncEnumerable<SequenceTokens> Source()
+        {
+            yield return new SequenceTokens(1, [1, 2, 3]);
+            await Task.Yield();
+            throw new InvalidDataException("the caller's own");
+        }
+
+        await Assert.ThrowsAsync<InvalidDataException>(async () =>
+        {
+            await foreach (var _ in client.ScoreAsync(Source())) { }
+        }).WaitAsync(TestData.Patience);
+    }
+
+    [Fact]
+    public async Task Score_Documents_DoNotSeeEachOther()
+    {
+        var client = Client(Address(await StartAsync(new HashModel())));
+        int[] tokens = [5, 6, 7, 8, 9, 0], documents = [0, 0, 1, 1, 2, -1];
+        await foreach (var answer in client.ScoreAsync(new[] { new SequenceTokens(1, tokens, documents) }.ToAsyncEnumerable()))
+            Assert.Equal([true, false, true, false, true, true], answer.Losses.Select(float.IsNaN));
+    }
+
+    [Fact]
+    public async Task Coverage_AfterScoringOneShard_CountsIt()
+    {
+        var corpus = Corpora.Create(_folder["corpus"], shards: 3);
+        var client = Client(Address(await StartAsync(new HashModel(), new ScoringOptions { CacheDirectory = _folder["cache"] })));
+        using (var shard = corpus.OpenShard(1)) await ReadAsync(client, shard, corpus.DocumentsSeeEachOther);
+        var coverage = await client.CoverageAsync(corpus).WaitAsync(TestData.Patience);
+        Assert.Equal([ShardState.Missing, ShardState.Cached, ShardState.Missing], coverage.Select(shard => shard.State));
+    }
+
+    [Theory]
+    [InlineData("")]
+    [InlineData("host:port:x")]
+    [InlineData("ftp://host:1")]
+    [InlineData("http://host:1/path")]
+    public void Open_BadAddress_SaysWhatIsExpected(string address)
+    {
+        var error = Assert.Throws<RhoException>(() => new ScorerClient(new ScorerClientOptions { Addresses = [address] }));
+        Assert.Contains("expected host:port", error.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task Open_DnsName_FindsItsAddresses()
+    {
+        var host = await StartAsync(new HashModel());
+        var client = Client($"dns:///localhost:{host.Address.Port}");
+        Assert.Equal(new HashModel().Fingerprint, (await client.DescribeAsync().WaitAsync(TestData.Patience)).Fingerprint);
+    }
+
+    private static string Address(ScoringHost host) => host.Address.Authority;
+
+    private static async Task<float[]> ReadAsync(ScorerClient client, TokenShard shard, bool documentsSeeEachOther = true, long first = 0)
+    {
+        using var patience = new CancellationTokenSource(TestData.Patience);
+        var losses = new List<float>();
+        var next = first;
+        await foreach (var block in client.ScoreShardAsync(shard, documentsSeeEachOther, first, patience.Token))
+        {
+            Assert.Equal(next, block.FirstSequence);
+            next += block.Sequences;
+            losses.AddRange(block.Losses);
+        }
+
+        Assert.Equal(shard.Sequences, next);
+        return [.. losses];
+    }
+
+    private async Task<ScoringHost> StartAsync(HashModel model, ScoringOptions? options = null)
+    {
+        var host = await TestData.StartAsync(model, options);
+        _owned.Add(host);
+        return host;
+    }
+
+    private TcpProxy Proxy(ScoringHost host)
+    {
+        var proxy = new TcpProxy(host.Address);
+        _owned.Add(proxy);
+        return proxy;
+    }
+
+    private ScorerClient Client(params string[] addresses) => Client(new ScorerClientOptions { Addresses = addresses, Budget = TimeSpan.FromSeconds(50) });
+
+    private ScorerClient Client(ScorerClientOptions options)
+    {
+        var client = new ScorerClient(options);
+        _owned.Add(client);
+        return client;
+    }
+}
+
+internal static class Corpora
+{
+    public static Corpus Create(string directory, int shards, int sequences = 40, int length = 700)
+    {
+        Directory.CreateDirectory(directory);
+        var entries = new List<ShardEntry>();
+        for (var i = 0; i < shards; i++)
+        {
+            var name = $"shard-{i:00000}.safetensors";
+            using var shard = TestData.Shard(Path.Combine(directory, name), sequences, length, seed: 100 + i, withDocuments: true);
+            entries.Add(new ShardEntry(name, sequences, shard.Sha256));
+        }
+
+        Corpus.Save(directory, new CorpusDescription
+        {
+            TokenizerFingerprint = new HashModel().TokenizerFingerprint,
+            VocabularySize = 1000,
+            SequenceLength = length,
+            DocumentsSeeEachOther = false,
+            Sequences = sequences * shards,
+            Tokens = sequences * shards * length - shards * (length / 4),
+            Shards = entries,
+        });
+        return Corpus.Open(directory);
+    }
+}
