@@ -16,12 +16,7 @@ internal sealed class RunPlan : IAsyncDisposable
         TokensPerStep = SequencesPerStep * data.Length;
         Steps = CountSteps();
         Device = ResolveDevice(run.Compute.Device);
-        Compute = run.Compute.Precision switch
-        {
-            ComputePrecision.Float32 => ComputeType.Float32,
-            ComputePrecision.Bfloat16 => ComputeType.BFloat16,
-            _ => ComputeType.Auto,
-        };
+        Compute = ResolveCompute(run.Compute.Precision);
     }
 
     public RunFile Run { get; }
@@ -63,7 +58,7 @@ internal sealed class RunPlan : IAsyncDisposable
             var plan = new RunPlan(run, data, tokenizer, sets, ranks);
             plan.CheckModel();
             if (run.Objective.Kind == ObjectiveKind.Slm && run.Reference.Sources.Count > 0)
-                plan.Reference = await ReferenceLoader.ConnectAsync(run.Reference, plan.Open, data, warn, cancellation);
+                plan.Reference = await ReferenceLoader.ConnectAsync(run.Reference, source => Open(source, data, run.Reference, plan.Device, plan.Compute), data, warn, cancellation);
             return plan;
         }
         catch
@@ -107,12 +102,19 @@ internal sealed class RunPlan : IAsyncDisposable
         Data.Dispose();
     }
 
-    private IReferenceSource Open(ReferenceSourceSection source)
+    internal static IReferenceSource Open(ReferenceSourceSection source, TrainingData data, ReferenceSection reference, Device device, ComputeType compute)
     {
-        if (source.Scorers != null) return new ScorerSource(source, Data.TokenizerFingerprint, TimeSpan.FromSeconds(Run.Reference.PatienceSeconds));
+        if (source.Scorers != null) return new ScorerSource(source, data.TokenizerFingerprint, TimeSpan.FromSeconds(reference.PatienceSeconds));
         if (source.Scores is { } scores) return new ScoreFolderSource(scores);
-        return new ModelSource(ReferenceModel.Load(source.Model!, Device, Compute));
+        return new ModelSource(ReferenceModel.Load(source.Model!, device, compute));
     }
+
+    internal static ComputeType ResolveCompute(ComputePrecision precision) => precision switch
+    {
+        ComputePrecision.Float32 => ComputeType.Float32,
+        ComputePrecision.Bfloat16 => ComputeType.BFloat16,
+        _ => ComputeType.Auto,
+    };
 
     private void CheckModel()
     {
@@ -154,7 +156,7 @@ internal sealed class RunPlan : IAsyncDisposable
         return wanted;
     }
 
-    private static Device ResolveDevice(string name)
+    internal static Device ResolveDevice(string name)
     {
         if (name == "auto") return cuda.is_available() ? new Device(DeviceType.CUDA, 0) : CPU;
         if (name == "cpu") return CPU;

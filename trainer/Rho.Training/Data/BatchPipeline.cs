@@ -153,7 +153,6 @@ internal sealed class BatchBuilder(int sequences, int length, bool documentsSeeE
     private readonly int[] _tokens = new int[sequences * length];
     private readonly int[] _documents = new int[sequences * length];
     private readonly float[]? _reference = reference == null ? null : new float[sequences * length];
-    private readonly float[]? _entropy = reference is { Entropy: true } ? new float[sequences * length] : null;
     private readonly SequenceOrigin[] _origins = new SequenceOrigin[sequences];
     private bool _incomplete;
 
@@ -172,7 +171,6 @@ internal sealed class BatchBuilder(int sequences, int length, bool documentsSeeE
         }
 
         losses.Losses.AsSpan(place * length, length).CopyTo(_reference.AsSpan(target));
-        losses.Entropies?.AsSpan(place * length, length).CopyTo(_entropy.AsSpan(target));
     }
 
     public PreparedBatch Build(long[] taken)
@@ -191,7 +189,6 @@ internal sealed class BatchBuilder(int sequences, int length, bool documentsSeeE
             Tokens = new TokenBatch(_tokens, sequences, length, documents),
             Origins = _origins,
             Reference = _incomplete ? null : _reference,
-            ReferenceEntropy = _incomplete ? null : _entropy,
             WithoutReference = _incomplete,
             Consumed = [.. taken],
         };

@@ -15,7 +15,7 @@ internal interface IRankGroup
         double lossSum, double weightSum, SelectionStatistics statistics, (long Candidates, long Selected)[] byCorpus, Tensor gradients);
 
     /// <summary>Selects over the tokens of all ranks as one batch, and returns the weights of this rank's own.</summary>
-    float[] SelectTogether(ITokenSelector selector, double ratio, int length, ulong seed, float[] current, float[]? reference, float[]? entropy, int[]? words);
+    float[] SelectTogether(ITokenSelector selector, double ratio, int length, ulong seed, float[] current, float[]? reference, int[]? words);
 }
 
 /// <summary>One process by itself.</summary>
@@ -29,10 +29,10 @@ internal sealed class SingleRank : IRankGroup
         double lossSum, double weightSum, SelectionStatistics statistics, (long Candidates, long Selected)[] byCorpus, Tensor gradients) =>
         (lossSum, weightSum, statistics);
 
-    public float[] SelectTogether(ITokenSelector selector, double ratio, int length, ulong seed, float[] current, float[]? reference, float[]? entropy, int[]? words)
+    public float[] SelectTogether(ITokenSelector selector, double ratio, int length, ulong seed, float[] current, float[]? reference, int[]? words)
     {
         var weights = new float[current.Length];
-        var losses = new TokenLosses { Current = current, Reference = reference, ReferenceEntropy = entropy, Words = words, Length = length, Seed = seed };
+        var losses = new TokenLosses { Current = current, Reference = reference, Words = words, Length = length, Seed = seed };
         selector.Select(losses, ratio, weights);
         return weights;
     }

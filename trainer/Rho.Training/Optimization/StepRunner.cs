@@ -200,7 +200,6 @@ internal sealed class StepRunner : IDisposable
     {
         Current = current,
         Reference = reference,
-        ReferenceEntropy = batch.ReferenceEntropy,
         Words = _words == null ? default : _words.Number(batch.Tokens.Tokens),
         Length = batch.Tokens.Length,
         Seed = Randomness.Derive((ulong)_run.Seed, 0x5E1EC7, (ulong)step, (ulong)(_ranks.Rank + _ranks.Size * index)),
@@ -213,9 +212,7 @@ internal sealed class StepRunner : IDisposable
         var usable = batches.Select((batch, i) => (Batch: batch, Index: i)).Where(item => !item.Batch.WithoutReference).ToList();
         var tokens = usable.Sum(item => item.Batch.Tokens.Tokens.Length);
         var current = new float[tokens];
-        var needs = _selector.Needs;
-        var reference = needs.HasFlag(LossKinds.Reference) ? new float[tokens] : null;
-        var entropy = needs.HasFlag(LossKinds.ReferenceEntropy) ? new float[tokens] : null;
+        var reference = _selector.Needs.HasFlag(LossKinds.Reference) ? new float[tokens] : null;
         var words = _words == null ? null : new int[tokens];
         var start = 0;
         foreach (var (batch, index) in usable)
@@ -225,12 +222,11 @@ internal sealed class StepRunner : IDisposable
             Model.Evaluate(batch.Tokens, losses);
             CheckReference(batch, references?[index] ?? batch.Reference, losses);
             if (reference != null) (references?[index] ?? batch.Reference!).CopyTo(reference, start);
-            if (entropy != null) batch.ReferenceEntropy!.CopyTo(entropy, start);
             if (words != null) _words!.Number(batch.Tokens.Tokens).CopyTo(words, start);
             start += count;
         }
 
-        var weights = _ranks.SelectTogether(_selector, ratio, length, Randomness.Derive((ulong)_run.Seed, 0x5E1EC7, (ulong)step), current, reference, entropy, words);
+        var weights = _ranks.SelectTogether(_selector, ratio, length, Randomness.Derive((ulong)_run.Seed, 0x5E1EC7, (ulong)step), current, reference, words);
         var result = batches.Select(batch => new float[batch.Tokens.Tokens.Length]).ToArray();
         start = 0;
         foreach (var (_, index) in usable)

@@ -63,12 +63,6 @@ internal static class RunFileRules
         if ((needs & ~Selection.LossKinds.Words) != Selection.LossKinds.None || adaptive)
             require(run.Reference.Sources.Count > 0 || run.Reference.MovingAverageDecay != null,
                 "reference.sources is empty: this objective compares with a reference (scorers, scores, a model, or reference.moving_average_decay)");
-        if (run.Reference.MovingAverageDecay != null)
-            require(!needs.HasFlag(Selection.LossKinds.ReferenceEntropy) && !needs.HasFlag(Selection.LossKinds.Divergence),
-                "reference.moving_average_decay gives losses only, which objective.selector's criterion cannot use");
-        if (run.Reference.Sources.Count > 1)
-            require(!needs.HasFlag(Selection.LossKinds.ReferenceEntropy) && !needs.HasFlag(Selection.LossKinds.Divergence),
-                "reference.sources: reference_entropy and divergence take one reference");
     }
 
     private static void CheckSelector(SelectorSection selector, string path, bool part, Action<bool, string> require)

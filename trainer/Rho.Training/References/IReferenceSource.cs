@@ -5,8 +5,8 @@ namespace Rho.Training;
 /// <summary>What a reference says of itself. Tokenizer fingerprint, vocabulary and context are null where the source cannot know them.</summary>
 internal sealed record ReferenceIdentity(string Fingerprint, string? TokenizerFingerprint, int? VocabularySize, int? ContextLength, string Description);
 
-/// <summary>Losses of whole sequences of a shard, [sequences * length] in nats; entropies where the source gives them.</summary>
-internal sealed record ReferenceBlock(long FirstSequence, int Sequences, float[] Losses, float[]? Entropies = null);
+/// <summary>Losses of whole sequences of a shard, [sequences * length] in nats.</summary>
+internal sealed record ReferenceBlock(long FirstSequence, int Sequences, float[] Losses);
 
 /// <summary>Where reference losses come from.</summary>
 internal interface IReferenceSource : IAsyncDisposable

@@ -29,9 +29,6 @@ internal sealed class ReferenceLoader : IAsyncDisposable
 
     public UnavailablePolicy Policy => _section.WhenUnavailable;
 
-    /// <summary>Whether the sources give entropies too.</summary>
-    public bool Entropy { get; init; }
-
     /// <summary>One fingerprint for all references and their weights; of a single one, its own.</summary>
     public string Fingerprint => Identities.Count == 1
         ? Identities[0].Fingerprint
