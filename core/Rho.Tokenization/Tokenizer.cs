@@ -25,6 +25,7 @@ public sealed class Tokenizer
         _parts = parts;
         _model = parts.Model;
         Settings = settings;
+        _chatTemplate = new Lazy<ChatTemplate?>(() => ReadChatTemplate(settings));
         _added = new Dictionary<int, AddedToken>();
         _addedIds = new Dictionary<string, int>(StringComparer.Ordinal);
         foreach (var token in parts.AddedTokens)
@@ -56,6 +57,12 @@ public sealed class Tokenizer
     }
 
     internal TokenizerSettings Settings { get; }
+
+    private readonly Lazy<ChatTemplate?> _chatTemplate;
+
+    /// <summary>The model's chat template; null where the files have none.</summary>
+    /// <exception cref="RhoException">The template uses something that is not supported. (Loading a tokenizer does not fail for this.)</exception>
+    public ChatTemplate? ChatTemplate => _chatTemplate.Value;
 
     /// <summary>1 + the highest id.</summary>
     public int VocabularySize { get; }
@@ -99,6 +106,7 @@ public sealed class Tokenizer
         }
 
         var reader = _parts.SentencePiece is null ? "PreTrainedTokenizerFast" : "LlamaTokenizer";
+        if (Settings.ChatTemplateFile is { } template) AtomicFile.WriteText(Path.Combine(directory, "chat_template.jinja"), template);
         AtomicFile.Write(Path.Combine(directory, "tokenizer_config.json"), stream => Settings.Write(stream, reader));
     }
 
@@ -318,6 +326,12 @@ public sealed class Tokenizer
         }
 
         return Encoding.UTF8.GetBytes(token);
+    }
+
+    private static ChatTemplate? ReadChatTemplate(TokenizerSettings settings)
+    {
+        var source = settings.ChatTemplateFile ?? settings.ChatTemplates.GetValueOrDefault("default");
+        return source is null ? null : new ChatTemplate(source, settings.NamedTokens, forTools: settings.ChatTemplates.GetValueOrDefault("tool_use"));
     }
 
     private int? Id(string? token) => token is null ? null : TokenToId(token);

@@ -1,3 +1,4 @@
+using System.Text;
 using System.Text.Encodings.Web;
 using System.Text.Json;
 
@@ -31,6 +32,23 @@ internal sealed record TokenizerSettings
     /// <summary>Tokens of added_tokens_decoder in tokenizer_config.json, or of added_tokens.json.</summary>
     public IReadOnlyList<AddedToken> AddedTokens { get; init; } = [];
 
+    /// <summary>Chat templates by name; a single one is called "default".</summary>
+    public IReadOnlyDictionary<string, string> ChatTemplates { get; init; } = new Dictionary<string, string>(StringComparer.Ordinal);
+
+    /// <summary>The text of chat_template.jinja, where there is that file.</summary>
+    public string? ChatTemplateFile { get; init; }
+
+    /// <summary>Special tokens by the names that templates know them by.</summary>
+    public IReadOnlyDictionary<string, string> NamedTokens => new (string Name, string? Token)[]
+        {
+            ("bos_token", BosToken),
+            ("eos_token", EosToken),
+            ("pad_token", PadToken),
+            ("unk_token", UnknownToken),
+        }
+        .Where(item => item.Token is not null)
+        .ToDictionary(item => item.Name, item => item.Token!, StringComparer.Ordinal);
+
     /// <summary>tokenizer_config.json as it was read, so that saving loses nothing.</summary>
     public JsonElement? Original { get; init; }
 
@@ -53,8 +71,16 @@ internal sealed record TokenizerSettings
             AddEos = Flag(config, "add_eos_token"),
             TokenizerClass = config is { } named && named.Find("tokenizer_class") is { Kind: JsonValueKind.String } type ? type.Text() : null,
             AddedTokens = [.. AddedFrom(config, Optional("added_tokens.json"))],
+            ChatTemplates = TemplatesFrom(config),
+            ChatTemplateFile = OptionalText("chat_template.jinja"),
             Original = config?.Element,
         };
+
+        string? OptionalText(string name)
+        {
+            var file = Path.Combine(directory, name);
+            return File.Exists(file) ? Encoding.UTF8.GetString(JsonPart.ReadFile(file)) : null;
+        }
 
         JsonPart? Optional(string name)
         {
@@ -67,6 +93,20 @@ internal sealed record TokenizerSettings
 
     private static bool? Flag(JsonPart? part, string name) =>
         part is { } file && !file.Find(name).IsNull ? file.Flag(name, false) : null;
+
+    private static Dictionary<string, string> TemplatesFrom(JsonPart? config)
+    {
+        var templates = new Dictionary<string, string>(StringComparer.Ordinal);
+        if (config is not { } file || file.Find("chat_template") is not { IsNull: false } value) return templates;
+        if (value.Kind == JsonValueKind.String)
+        {
+            templates["default"] = value.Text();
+            return templates;
+        }
+
+        foreach (var item in value.Items()) templates[item.Text("name")] = item.Text("template");
+        return templates;
+    }
 
     private static IEnumerable<AddedToken> AddedFrom(JsonPart? config, JsonPart? list)
     {
@@ -121,6 +161,7 @@ internal sealed record TokenizerSettings
         WriteToken("eos_token", EosToken);
         WriteToken("pad_token", PadToken);
         WriteToken("unk_token", UnknownToken);
+        WriteToken("chat_template", ChatTemplates.GetValueOrDefault("default"));
         json.WriteEndObject();
 
         void WriteToken(string name, string? token)
