@@ -28,7 +28,7 @@ public static class DocumentTexts
                 text ??= RecordText.For(file, source, reader.Columns);
                 if ((reader.Fault ?? text.Make(reader.Record)) is { } fault)
                 {
-                    if (++bad > maxBadRecords) throw new RhoException($"{file.Path}: line {reader.Line}: {fault}");
+                    if (++bad > maxBadRecords) throw new RhoException($"{file.Path}:{reader.Line}: {fault}");
                     continue;
                 }
 

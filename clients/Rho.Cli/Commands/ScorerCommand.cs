@@ -6,6 +6,10 @@ namespace Rho.Cli.Commands;
 /// <summary>rho scorer: the service that streams reference losses.</summary>
 internal static class ScorerCommand
 {
+    private static string DefaultCache => Path.Combine(
+        Environment.GetEnvironmentVariable("XDG_CACHE_HOME") is { Length: > 0 } folder ? folder : Path.Combine(Environment.GetFolderPath(Environment.SpecialFolder.UserProfile), ".cache"),
+        "rho", "scores");
+
     public static Command Create()
     {
         var reference = new Option<string[]>("--reference") { Description = "Checkpoint folder of the reference; several times for several", HelpName = "DIR", Required = true };
@@ -13,7 +17,7 @@ internal static class ScorerCommand
         var http = new Option<int?>("--http") { Description = "Port for /healthz and /metrics; without it only gRPC is served", HelpName = "P" };
         var redis = new Option<string?>("--redis") { Description = "Redis that replicas share their losses by", HelpName = "HOST:PORT" };
         var optional = new Option<bool>("--redis-optional") { Description = "Start although Redis is away, and use it once it answers" };
-        var cache = new Option<string?>("--cache") { Description = "Folder for losses instead of Redis", HelpName = "DIR" };
+        var cache = new Option<string?>("--cache") { Description = $"Folder for losses instead of Redis [default: {DefaultCache}]", HelpName = "DIR" };
         var device = new Option<string>("--device") { Description = "cpu, cuda or cuda:N", DefaultValueFactory = _ => "cpu" };
         var dtype = new Option<string>("--dtype") { Description = "auto (what the device computes fastest), float32 or bfloat16", DefaultValueFactory = _ => "auto" };
         dtype.AcceptOnlyFromAmong("auto", "float32", "bfloat16");
@@ -33,7 +37,7 @@ internal static class ScorerCommand
                 References = result.GetValue(reference)!,
                 Redis = result.GetValue(redis),
                 RedisOptional = result.GetValue(optional),
-                CacheDirectory = result.GetValue(cache),
+                CacheDirectory = result.GetValue(cache) ?? (result.GetValue(redis) is null ? DefaultCache : null),
                 Device = result.GetValue(device)!,
                 Compute = result.GetValue(dtype)!,
                 BatchTokens = result.GetValue(batch),
