@@ -19,10 +19,14 @@ internal static class CommandLine
     {
         var root = new RootCommand("Rho trains language models on the tokens that matter (selective language modeling).")
         {
+            QuickstartCommand.Create(),
             TokenizerCommand.Create(),
             CorpusCommand.Create(),
+            TrainCommand.Create(),
             ScorerCommand.Create(),
             ScoreCommand.Create(),
+            ServeCommand.Create(),
+            GenerateCommand.Create(),
             DoctorCommand.Create(),
         };
         foreach (var option in root.Options.OfType<HelpOption>()) option.Action = new HelpWithExamples();

@@ -21,7 +21,7 @@ public class UsageTests
             var example = Assert.IsType<ExampleCommand>(command);
             Assert.NotEmpty(example.Examples);
             foreach (var line in example.Examples.Where(line => line.StartsWith("rho ", StringComparison.Ordinal)))
-                Assert.Empty(CommandLine.Create().Parse(line.Split('#')[0]["rho ".Length..]).Errors);
+                Assert.Empty(CommandLine.Create().Parse(line.Split(" #")[0].Split(" <")[0]["rho ".Length..].Replace('\'', '"')).Errors);
         }
     }
 

@@ -14,8 +14,8 @@ internal static class DoctorCommand
         var command = new ExampleCommand("doctor", "Show what was found on this machine: libtorch, BLAS, processor, GPU, Redis; and what is missing.", "rho doctor");
         command.SetAction(_ =>
         {
-            Row("processor", $"{Processor()}, {Environment.ProcessorCount} cores usable");
-            Row("features", string.Join(' ', Features.Intersect(ProcessorFeatures())) is { Length: > 0 } found ? found : $"none of {string.Join(' ', Features)}");
+            Row("processor", $"{Machine.Processor}, {Environment.ProcessorCount} cores usable");
+            Row("features", string.Join(' ', Features.Intersect(Machine.ProcessorFeatures)) is { Length: > 0 } found ? found : $"none of {string.Join(' ', Features)}");
             Row("memory", $"{GC.GetGCMemoryInfo().TotalAvailableMemoryBytes >> 20} MiB");
             Row("GPU", FirstLine("nvidia-smi", "--query-gpu=name,memory.total,driver_version --format=csv,noheader") ?? "none (nvidia-smi not found)");
             Row("Redis", FirstLine("redis-server", "--version") ?? "missing: sudo apt-get install redis-server (scores are cached in folders without it)");
@@ -24,14 +24,6 @@ internal static class DoctorCommand
     }
 
     private static void Row(string name, string value) => Console.WriteLine($"{name,-12} {value}");
-
-    private static string Processor() => CpuInfo("model name") ?? RuntimeInformation.ProcessArchitecture.ToString();
-
-    private static string[] ProcessorFeatures() => CpuInfo("flags")?.Split(' ') ?? [];
-
-    private static string? CpuInfo(string field) => File.Exists("/proc/cpuinfo")
-        ? File.ReadLines("/proc/cpuinfo").FirstOrDefault(line => line.StartsWith(field, StringComparison.Ordinal))?.Split(':', 2)[1].Trim()
-        : null;
 
     /// <summary>The first line a program prints, or null where it is not there or fails.</summary>
     private static string? FirstLine(string program, string arguments)

@@ -14,7 +14,6 @@ internal sealed partial class ChildProcess : IAsyncDisposable
     private static readonly TimeSpan Patience = TimeSpan.FromSeconds(10);
 
     private readonly Process _process;
-    private readonly string _name;
     private readonly StringBuilder _output = new();
     private readonly Lock _gate = new();
     private readonly ManualResetEventSlim _ended = new();
@@ -24,7 +23,7 @@ internal sealed partial class ChildProcess : IAsyncDisposable
 
     private ChildProcess(string name, string program, IEnumerable<string> arguments, IReadOnlyDictionary<string, string>? environment, string? logPath, Func<string, string?> readiness)
     {
-        _name = name;
+        Name = name;
         _readiness = readiness;
         _log = logPath is null ? null : new StreamWriter(logPath, append: true) { AutoFlush = true };
         _process = new Process { StartInfo = StartInfo(program, arguments, environment), EnableRaisingEvents = true };
@@ -32,11 +31,13 @@ internal sealed partial class ChildProcess : IAsyncDisposable
         _process.ErrorDataReceived += (_, line) => Take(line.Data);
         _process.Exited += (_, _) =>
         {
-            _ready.TrySetException(new RhoException($"{_name} ended before it was ready: {LastLine()}"));
+            _ready.TrySetException(new RhoException($"{Name} ended before it was ready: {LastLine()}"));
             _ended.Set();
         };
         Start();
     }
+
+    public string Name { get; }
 
     public int Id => _process.Id;
 
@@ -68,7 +69,7 @@ internal sealed partial class ChildProcess : IAsyncDisposable
         }
         catch (TimeoutException exception)
         {
-            throw new RhoException($"{_name} was not ready after {timeout.TotalSeconds:0} s: {LastLine()}", exception);
+            throw new RhoException($"{Name} was not ready after {timeout.TotalSeconds:0} s: {LastLine()}", exception);
         }
     }
 
@@ -154,10 +155,10 @@ internal sealed partial class ChildProcess : IAsyncDisposable
 
             _ended.Wait();
         })
-        { IsBackground = true, Name = $"keeper of {_name}" };
+        { IsBackground = true, Name = $"keeper of {Name}" };
         starter.Start();
         started.Wait();
-        if (failure is not null) throw new RhoException($"cannot start {_name}: {failure.Message}", failure);
+        if (failure is not null) throw new RhoException($"cannot start {Name}: {failure.Message}", failure);
         _process.StandardInput.Close();
         _process.BeginOutputReadLine();
         _process.BeginErrorReadLine();

@@ -67,11 +67,11 @@ internal static class ReportPage
     {
         var tokens = summary.Runs.Max(run => run.Tokens);
         var losses = summary.Runs.SelectMany(run => run.Curve).Select(point => point.HeldOutLoss).Append(summary.Reference.HeldOutLoss).Where(double.IsFinite).ToList();
-        // The loss of an untrained model would flatten everything else, so the axis ends a little above the second point.
-        var second = summary.Runs.Where(run => run.Curve.Count > 2).Select(run => run.Curve[1].HeldOutLoss).DefaultIfEmpty(losses.Max()).Max();
-        var step = NiceStep((Math.Min(losses.Max(), second * 1.15) - losses.Min()) / 5);
+        // The first steps, when every model learns what is most common, would flatten everything else: the axis shows the rest.
+        var top = summary.Runs.SelectMany(run => run.Curve).Where(point => point.Tokens >= tokens / 5).Select(point => point.HeldOutLoss).Where(double.IsFinite).DefaultIfEmpty(losses.Max()).Max();
+        var step = NiceStep((top - losses.Min()) / 4);
         var low = Math.Floor((losses.Min() - (step / 4)) / step) * step;
-        var high = Math.Ceiling(Math.Min(losses.Max(), second * 1.15) / step) * step;
+        var high = Math.Ceiling(top / step) * step;
 
         html.Append($"<figure><svg viewBox=\"0 0 {Width} {Height}\" role=\"img\" aria-label=\"Held-out loss against tokens for CLM and SLM\">\n");
         html.Append($"<clipPath id=\"plot\"><rect x=\"{Left}\" y=\"{Top}\" width=\"{Width - Left - Right}\" height=\"{Height - Top - Bottom}\"/></clipPath>\n");

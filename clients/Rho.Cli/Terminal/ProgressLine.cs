@@ -55,6 +55,16 @@ internal sealed class ProgressLine : IDisposable
         }
     }
 
+    /// <summary>Writes a lasting line above.</summary>
+    public void Print(string text)
+    {
+        lock (_gate)
+        {
+            if (_live) _output.Write("\r\e[K");
+            _output.WriteLine(text);
+        }
+    }
+
     /// <summary>A next part of the same work counts from 0 in another unit.</summary>
     public void StartOver(string unit)
     {
