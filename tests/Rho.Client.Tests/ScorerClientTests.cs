@@ -134,15 +134,14 @@ public sealed class ScorerClientTests : IAsyncLifetime
 
         var client = Client([.. hosts.Keys]);
         var losses = new List<float>();
-        var stopping = Task.CompletedTask;
+        Task? stopping = null;
         await foreach (var block in client.ScoreShardAsync(shard, true))
         {
             losses.AddRange(block.Losses);
-            if (losses.Count is > 60_000 and < 90_000 && stopping.IsCompleted)
-                stopping = hosts.Values.First(host => host.Model.TokensScored > 256).Host.DisposeAsync().AsTask();
+            if (losses.Count > 60_000) stopping ??= hosts.Values.First(host => host.Model.TokensScored > 256).Host.DisposeAsync().AsTask();
         }
 
-        await stopping.WaitAsync(TestData.Patience);
+        await stopping!.WaitAsync(TestData.Patience);
         Assert.Equal(TestData.Expected(shard, true), losses);
         Assert.InRange(first.TokensScored + second.TokensScored - 512, 280_000, 280_000 + 2 * 16_100);
         Assert.True(second.TokensScored > 256 && first.TokensScored > 256);

@@ -56,8 +56,11 @@ public sealed partial class ScoringTests(Workshop workshop) : IDisposable
         await using (first)
         {
             await WaitAsync(() => Directory.Exists(_folder["interrupted"]) && Directory.EnumerateFiles(_folder["interrupted"], "shard-*.safetensors").Any());
+            // A frozen scorer delivers no more, so that the interruption comes before the end on any machine.
+            scorer.Signal(19);
             first.Signal(2);
             await first.WaitForExitAsync(new CancellationTokenSource(RhoProgram.Patience).Token);
+            scorer.Signal(18);
             Assert.Equal(130, first.ExitCode);
         }
 
@@ -82,7 +85,7 @@ public sealed partial class ScoringTests(Workshop workshop) : IDisposable
     private static async Task WaitAsync(Func<bool> condition)
     {
         using var patience = new CancellationTokenSource(RhoProgram.Patience);
-        while (!condition()) await Task.Delay(20, patience.Token);
+        while (!condition()) await Task.Delay(1, patience.Token);
     }
 
     /// <summary>Two scorer processes with a Redis between them.</summary>
