@@ -57,6 +57,8 @@ public static class CorpusBuilder
         foreach (var source in options.Sources)
         {
             Require(source.Weight is null or > 0 and < double.PositiveInfinity, $"weight {source.Weight} is not possible: it is to be above 0");
+            Require(source.Messages is null || source.Template is null, "a source has conversations (messages) or a template, not both");
+            Require(source.Messages is null || tokenizer.ChatTemplate is not null, "the tokenizer has no chat template, which conversations (messages) need");
             Require(source.Epochs >= 1, $"{source.Epochs} epochs are not possible: at least 1");
             _ = TextRecipe.Of(source);
         }

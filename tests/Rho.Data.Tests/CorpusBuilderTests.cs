@@ -52,6 +52,37 @@ public sealed class CorpusBuilderTests : IDisposable
         Assert.Equal(["2+2?\n{4} true", "\"y\"\n{x} false", "2+2?\n{4} true", "\"y\"\n{x} false"], documents);
     }
 
+    [Fact]
+    public async Task Build_Conversations_GoThroughTheChatTemplate()
+    {
+        var directory = _folder.File("chat-tokenizer");
+        BpeTrainer.Train([string.Join(' ', Words(5, 300))], new BpeTrainerOptions { VocabularySize = 400, SpecialTokens = ["<|im_start|>", "<|im_end|>"], EosToken = "<|im_end|>" }).Save(directory);
+        var path = Path.Combine(directory, "tokenizer_config.json");
+        var config = System.Text.Json.Nodes.JsonNode.Parse(File.ReadAllText(path))!;
+        config["chat_template"] = "{% if tools %}tools: {{ tools | length }}\n{% endif %}{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' }}{% if not loop.last %}{{ '\n' }}{% endif %}{% endfor %}{% if add_generation_prompt %}wrong{% endif %}";
+        File.WriteAllText(path, config.ToJsonString());
+        var tokenizer = Tokenizer.Load(directory);
+        var file = _folder.Write("a.jsonl", """
+            {"messages":[{"role":"user","content":"hi"},{"role":"assistant","content":"Ä \"x\""}]}
+            {"messages":[{"content":"hi"}]}
+            {"messages":"hi"}
+            {"conversations":[]}
+            {"tools":[{},{}],"messages":[{"role":"system","content":"s"}]}
+            """);
+        var source = Source(file) with { Messages = "messages" };
+        var corpus = await CorpusBuilder.BuildAsync(Options(source), tokenizer, progress: null, Timeout());
+        using var shard = corpus.OpenShard(0);
+        var tokens = new int[shard.Length * shard.Sequences];
+        shard.Read(0, tokens);
+        Assert.Equal(
+            ["<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nÄ \"x\"<|im_end|>", "tools: 2\n<|im_start|>system\ns<|im_end|>"],
+            shard.Pieces(0, (int)shard.Sequences).GroupBy(piece => piece.Document).Select(pieces => tokenizer.Decode(pieces.SelectMany(p => tokens.AsSpan((int)p.Sequence * shard.Length + p.Start, p.Length).ToArray()).ToArray())));
+        Assert.Equal([2L, 3, 4], corpus.Description.Report!.BadRecords.Select(bad => bad.Line));
+        Assert.Contains("each message is to be an object with a role", corpus.Description.Report.BadRecords[0].Reason, StringComparison.Ordinal);
+
+        await FailsAsync(source, "no chat template");
+    }
+
     [Theory]
     [InlineData("{question", "a { has no }")]
     [InlineData("question}", "a } has no {")]
@@ -80,6 +111,19 @@ public sealed class CorpusBuilderTests : IDisposable
         await FailsAsync(Source(_folder.File("in/readme.md")), "does not say what it holds");
         await FailsAsync(Source(_folder.File("no.txt")), "no such file");
         await FailsAsync(Source(_folder.File("in/empty.txt")), "the file is empty");
+    }
+
+    [Fact]
+    public async Task Build_FolderWithLinks_ReadsLinkedFilesAndNoCircles()
+    {
+        _folder.Write("blobs/1234", "linked text");
+        Directory.CreateDirectory(_folder.File("in"));
+        File.CreateSymbolicLink(_folder.File("in/a.txt"), _folder.File("blobs/1234"));
+        Directory.CreateSymbolicLink(_folder.File("in/circle"), _folder.File("in"));
+        var reports = new List<CorpusProgress>();
+        var corpus = await CorpusBuilder.BuildAsync(Options(Source(_folder.File("in"))), Tokenizer, new Immediate(reports.Add), Timeout());
+        Assert.Equal(["linked text"], Documents(corpus));
+        Assert.Equal("linked text".Length, reports[0].Total);
     }
 
     [Fact]

@@ -122,6 +122,9 @@ internal sealed class BuildState
             ["tokenizer"] = tokenizer.Fingerprint,
             ["sequence length"] = options.SequenceLength.ToString(CultureInfo.InvariantCulture),
             ["end token"] = tokenizer.EosId!.Value.ToString(CultureInfo.InvariantCulture),
+            ["chat template"] = options.Sources.Any(source => source.Messages is not null)
+                ? Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(tokenizer.ChatTemplate!.Source)))
+                : "none",
             ["document mask"] = options.DocumentsSeeEachOther ? "off" : "on",
             ["packing"] = options.DocumentsCrossSequences ? "across sequences" : "inside sequences",
             ["shuffle seed"] = options.ShuffleSeed?.ToString(CultureInfo.InvariantCulture) ?? "none",

@@ -49,6 +49,13 @@ public sealed record CorpusSource
     public string? Template { get; init; }
 
     /// <summary>
+    /// For conversations in JSON: the field that holds them, usually "messages", as an array of objects with role and content. The
+    /// tokenizer's chat template makes the text, which then gets the end token where it does not end with it, and no other special
+    /// tokens but those of the template. A field "tools" beside it is handed to the template.
+    /// </summary>
+    public string? Messages { get; init; }
+
+    /// <summary>
     /// For <see cref="SourceFormat.Text"/>: what stands between two documents, such as "\n\n\n" or "&lt;|endoftext|&gt;"; it belongs to
     /// neither. Without it a file is one document: blank lines inside a text are too common to end it.
     /// </summary>
@@ -131,7 +138,8 @@ public sealed record CorpusOptions
 
     /// <summary>
     /// Share of documents, 0 to below 1, that go into a corpus of their own, the folder "heldout" inside the corpus. The content's hash
-    /// decides, so a document is on the same side in every build.
+    /// decides, so a document is on the same side in every build. What is held out is there once, in the order of the input, whatever
+    /// weights, epochs and shuffling say.
     /// </summary>
     public double HeldOutShare { get; init; }
 

@@ -1,3 +1,4 @@
+using System.IO.Enumeration;
 using System.Text;
 using System.Text.RegularExpressions;
 
@@ -41,6 +42,7 @@ internal static class InputFiles
         {
             if (!seen.Add(Path.GetFullPath(path))) return;
             var info = new FileInfo(path);
+            if (info.ResolveLinkTarget(returnFinalTarget: true) is FileInfo target) info = target;
             var format = source.Format != SourceFormat.Auto ? source.Format : FormatOf(path);
             if (format == SourceFormat.Auto) throw new RhoException($"{path}: its name does not say what it holds; a corpus is made of {Extensions}");
             if (named && info.Length == 0) throw new RhoException($"{path}: the file is empty");
@@ -63,8 +65,16 @@ internal static class InputFiles
         };
     }
 
+    // Links to files are followed, as caches of data sets use them; links to folders are not, as they may lead in circles.
     private static IEnumerable<string> Walk(string folder)
-        => Directory.EnumerateFiles(folder, "*", new EnumerationOptions { RecurseSubdirectories = true, AttributesToSkip = FileAttributes.Hidden | FileAttributes.System });
+    {
+        var options = new EnumerationOptions { RecurseSubdirectories = true, AttributesToSkip = FileAttributes.Hidden | FileAttributes.System };
+        return new FileSystemEnumerable<string>(folder, (ref FileSystemEntry entry) => entry.ToSpecifiedFullPath(), options)
+        {
+            ShouldIncludePredicate = (ref FileSystemEntry entry) => !entry.IsDirectory,
+            ShouldRecursePredicate = (ref FileSystemEntry entry) => !entry.Attributes.HasFlag(FileAttributes.ReparsePoint),
+        };
+    }
 
     private static IEnumerable<string> Glob(string pattern)
     {

@@ -2,6 +2,7 @@ using System.Buffers;
 using System.Text;
 using System.Text.Json;
 using System.Text.Unicode;
+using Rho.Tokenization;
 
 namespace Rho.Data;
 
@@ -17,9 +18,16 @@ internal abstract class RecordText
     public abstract string? Make(ReadOnlySpan<byte> record);
 
     /// <param name="columns">Column names of a table.</param>
+    /// <param name="chat">The tokenizer's chat template, where the source has conversations.</param>
     /// <exception cref="RhoException">The source's template is broken, or names a column that the table lacks.</exception>
-    public static RecordText For(InputFile file, CorpusSource source, string[]? columns)
+    public static RecordText For(InputFile file, CorpusSource source, string[]? columns, ChatTemplate? chat = null)
     {
+        if (source.Messages is { } messages)
+        {
+            if (file.Format is not (SourceFormat.JsonLines or SourceFormat.Json)) throw new RhoException($"{file.Path}: conversations are read from JSON, not from {file.Format} files");
+            return new ChatText(messages, chat!);
+        }
+
         if (file.Format == SourceFormat.Text) return new PlainText();
         var recipe = TextRecipe.Of(source);
         if (file.Format is SourceFormat.JsonLines or SourceFormat.Json) return new JsonText(recipe);
@@ -148,6 +156,52 @@ internal abstract class RecordText
             // The reader's message ends in a sentence with line and byte, which is said already.
             var end = message.IndexOf(" LineNumber", StringComparison.Ordinal);
             return (end < 0 ? message : message[..end]).TrimEnd('.', ' ');
+        }
+    }
+
+    private sealed class ChatText(string field, ChatTemplate template) : RecordText
+    {
+        private byte[] _text = [];
+
+        public override ReadOnlySpan<byte> Text => _text;
+
+        public override string? Make(ReadOnlySpan<byte> record)
+        {
+            if (Utf8Fault(record) is { } fault) return fault;
+            try
+            {
+                using var document = JsonDocument.Parse(record.ToArray());
+                if (document.RootElement.ValueKind != JsonValueKind.Object) return "a JSON object is needed";
+                if (!document.RootElement.TryGetProperty(field, out var messages)) return $"no field \"{field}\"";
+                if (MessagesFault(messages) is { } wrong) return $"field \"{field}\": {wrong}";
+                var variables = document.RootElement.TryGetProperty("tools", out var tools) ? new Dictionary<string, JsonElement>(StringComparer.Ordinal) { ["tools"] = tools } : null;
+                _text = Encoding.UTF8.GetBytes(template.Render(messages, addGenerationPrompt: false, variables));
+                return null;
+            }
+            catch (JsonException e)
+            {
+                return $"broken JSON at position {e.BytePositionInLine + 1}";
+            }
+            catch (InvalidOperationException)
+            {
+                return "broken JSON: a string holds half of a surrogate pair";
+            }
+            catch (RhoException e)
+            {
+                return e.Message;
+            }
+        }
+
+        private static string? MessagesFault(JsonElement messages)
+        {
+            if (messages.ValueKind != JsonValueKind.Array || messages.GetArrayLength() == 0) return "an array of messages is needed";
+            foreach (var message in messages.EnumerateArray())
+            {
+                if (message.ValueKind != JsonValueKind.Object || !message.TryGetProperty("role", out var role) || role.ValueKind != JsonValueKind.String)
+                    return "each message is to be an object with a role";
+            }
+
+            return null;
         }
     }
 

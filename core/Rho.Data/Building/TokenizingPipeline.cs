@@ -201,7 +201,7 @@ internal sealed class BatchTokenizer(IReadOnlyList<CorpusSource> sources, IReadO
     public void Run(Batch batch)
     {
         var file = files[batch.Source][batch.File];
-        if (_text is null || !ReferenceEquals(_file, file)) _text = RecordText.For(file, sources[batch.Source], batch.Columns);
+        if (_text is null || !ReferenceEquals(_file, file)) _text = RecordText.For(file, sources[batch.Source], batch.Columns, tokenizer.ChatTemplate);
         _file = file;
         for (var i = 0; i < batch.Records; i++)
         {
@@ -218,20 +218,20 @@ internal sealed class BatchTokenizer(IReadOnlyList<CorpusSource> sources, IReadO
             {
                 var part = rest[..RecordReader.CutPoint(rest, RecordReader.MaxDocumentBytes)];
                 rest = rest[part.Length..];
-                Add(batch, line, part, cut || !rest.IsEmpty);
+                Add(batch, line, part, cut || !rest.IsEmpty, addSpecialTokens: sources[batch.Source].Messages is null);
             }
             while (!rest.IsEmpty);
         }
     }
 
-    private void Add(Batch batch, long line, ReadOnlySpan<byte> text, bool cut)
+    private void Add(Batch batch, long line, ReadOnlySpan<byte> text, bool cut, bool addSpecialTokens)
     {
         var before = batch.Tokens.Count;
         if (text.IndexOfAnyExcept(" \t\r\n"u8) >= 0)
         {
             var most = Encoding.UTF8.GetMaxCharCount(text.Length);
             if (_characters.Length < most) _characters = new char[Math.Max(most, Math.Min(2 * _characters.Length, 1 << 20))];
-            tokenizer.Encode(_characters.AsSpan(0, Encoding.UTF8.GetChars(text, _characters)), batch.Tokens, addSpecialTokens: true);
+            tokenizer.Encode(_characters.AsSpan(0, Encoding.UTF8.GetChars(text, _characters)), batch.Tokens, addSpecialTokens);
             if (batch.Tokens.Count > before && batch.Tokens[^1] != _end) batch.Tokens.Add(_end);
         }
 
