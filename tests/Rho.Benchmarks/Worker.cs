@@ -15,8 +15,14 @@ internal static class Worker
         set_num_threads(Environment.ProcessorCount);
         var config = new ModelConfig
         {
-            VocabularySize = sizes.Vocabulary, HiddenSize = sizes.Hidden, IntermediateSize = sizes.Intermediate, Layers = sizes.Layers, Heads = sizes.Heads,
-            KeyValueHeads = sizes.KeyValueHeads, HeadSize = sizes.Hidden / sizes.Heads, ContextLength = sizes.Length,
+            VocabularySize = sizes.Vocabulary,
+            HiddenSize = sizes.Hidden,
+            IntermediateSize = sizes.Intermediate,
+            Layers = sizes.Layers,
+            Heads = sizes.Heads,
+            KeyValueHeads = sizes.KeyValueHeads,
+            HeadSize = sizes.Hidden / sizes.Heads,
+            ContextLength = sizes.Length,
         };
         var compute = dtype == "bfloat16" ? ComputeType.BFloat16 : ComputeType.Float32;
         var random = new Random(0);

@@ -210,7 +210,9 @@ public sealed class CorpusBuilderTests : IDisposable
         double[] weights = [6, 3, 1];
         var sources = names.Select((name, i) => new CorpusSource
         {
-            Paths = [Lines(Enumerable.Range(0, 2000).Select(n => $"{name} {n}"), name)], Name = name, Weight = weights[i],
+            Paths = [Lines(Enumerable.Range(0, 2000).Select(n => $"{name} {n}"), name)],
+            Name = name,
+            Weight = weights[i],
         }).ToArray();
         var corpus = await BuildAsync(sources, options => options with { ShuffleSeed = seed });
         var documents = Documents(corpus);

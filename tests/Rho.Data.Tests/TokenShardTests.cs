@@ -133,7 +133,13 @@ public sealed class TokenShardTests : IDisposable
         using (var shard = TokenShard.Open(_folder.File("a.safetensors"))) sha = shard.Sha256;
         var description = new CorpusDescription
         {
-            TokenizerFingerprint = "t", VocabularySize = 100, SequenceLength = 10, DocumentsSeeEachOther = true, Sequences = 4, Tokens = 35, Shards = [new("a.safetensors", 4, sha)],
+            TokenizerFingerprint = "t",
+            VocabularySize = 100,
+            SequenceLength = 10,
+            DocumentsSeeEachOther = true,
+            Sequences = 4,
+            Tokens = 35,
+            Shards = [new("a.safetensors", 4, sha)],
         };
         Corpus.Save(_folder.Path, description);
         var corpus = Corpus.Open(_folder.Path);

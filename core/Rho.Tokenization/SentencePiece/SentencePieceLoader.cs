@@ -13,7 +13,7 @@ internal static class SentencePieceLoader
         }
 
         var userDefined = new PrefixMatcher(file.Pieces.Where(piece => piece.Type == PieceType.UserDefined).Select(piece => piece.Text));
-        
+
         // transformers' tokenizers around SentencePiece look for added tokens in the raw text.
         var added = settings.AddedTokens.Select(token => token with { Normalized = false }).ToArray();
         return new TokenizerParts
