@@ -6,7 +6,7 @@
 #   tests/experiments/real_corpora.sh DATA OUT [TOKENS]
 #
 # DATA has curated/, pretrain/shard-0?.jsonl.* and heldout/{gsm8k,math,general}.jsonl with a field "text". TOKENS (default 3,000,000) is
-# what base, CLM and SLM each read.
+# what each of the four runs reads.
 set -euo pipefail
 data=$(readlink -f "$1"); mkdir -p "$2"; out=$(readlink -f "$2"); tokens=${3:-3000000}
 rho=$(cd "$(dirname "$0")/../.." && pwd)/rho
@@ -48,4 +48,4 @@ done
 
 run clm '{"from": "base/final"}' second "" "$tokens" 5e-4
 run slm '{"from": "base/final"}' second "\"objective\": {\"kind\": \"slm\", \"ratio\": 0.6}, \"reference\": {\"sources\": [{\"scorers\": [$addresses]}]}," "$tokens" 5e-4
-for name in base reference clm slm; do printf '%s ' "$name"; grep -h '"evaluation"\|heldout\|"eval' "$name/metrics.jsonl" | tail -n 1; done
+for name in base reference clm slm; do printf '%s ' "$name"; grep -h '"event":"evaluation"' "$name/metrics.jsonl" | tail -n 1; done
