@@ -3,12 +3,12 @@
 # reference continued from it on curated text, scores of the other half from two scorer processes over one Redis, then CLM and SLM from
 # the same base on that half, at equal tokens. Prints the held-out losses of both.
 #
-#   tests/experiments/real_corpora.sh DATA OUT [TOKENS]
+#   tests/experiments/real_corpora.sh DATA OUT
 #
-# DATA has curated/, pretrain/shard-0?.jsonl.* and heldout/{gsm8k,math,general}.jsonl with a field "text". TOKENS (default 3,000,000) is
-# what each of the four runs reads.
+# DATA has curated/, pretrain/shard-0?.jsonl.* and heldout/{gsm8k,math,general}.jsonl with a field "text". The base reads
+# 2.0 M tokens, the other three 1.5 M each.
 set -euo pipefail
-data=$(readlink -f "$1"); mkdir -p "$2"; out=$(readlink -f "$2"); tokens=${3:-3000000}
+data=$(readlink -f "$1"); mkdir -p "$2"; out=$(readlink -f "$2")
 rho=$(cd "$(dirname "$0")/../.." && pwd)/rho
 started=()
 trap 'for pid in "${started[@]}"; do kill "$pid" 2>/dev/null || true; done; wait' EXIT
@@ -18,10 +18,10 @@ cd "$out"
 corpus() { [[ -e $1 ]] || "$rho" corpus build --tokenizer tokenizer --length 256 --out "$@"; }
 corpus curated "$data"/curated/*
 corpus first "$data"/pretrain/shard-0[0-3]*
-corpus second "$data"/pretrain/shard-0[4-7]*
+corpus second --shard-tokens 524288 "$data"/pretrain/shard-0[4-5]*
 for set in gsm8k math general; do corpus "heldout-$set" "$data/heldout/$set.jsonl"; done
 
-evaluation='"evaluation": {"every_steps": 300, "sets": [
+evaluation='"evaluation": {"every_steps": 100, "sets": [
     {"name": "gsm8k", "corpus": "heldout-gsm8k"}, {"name": "math", "corpus": "heldout-math"}, {"name": "general", "corpus": "heldout-general", "max_sequences": 300}]}'
 run() { # name, model, corpus, objective and reference, tokens, learning rate
   [[ -e $1/final ]] && return
@@ -31,8 +31,8 @@ run() { # name, model, corpus, objective and reference, tokens, learning rate
 JSON
   "$rho" train "$1.json"
 }
-run base '{"config": {"hidden_size": 256, "layers": 4, "heads": 8, "key_value_heads": 4, "context_length": 256}, "tokenizer": "tokenizer"}' first "" "$tokens" 1e-3
-run reference '{"from": "base/final"}' curated "" "$tokens" 5e-4
+run base '{"config": {"hidden_size": 256, "layers": 4, "heads": 8, "key_value_heads": 4, "context_length": 256}, "tokenizer": "tokenizer"}' first "" 2000000 1e-3
+run reference '{"from": "base/final"}' curated "" 1500000 5e-4
 
 port=$((20000 + RANDOM % 10000))
 redis-server --port "$port" --save "" --appendonly no --dir "$out" > redis.log & started+=($!)
@@ -46,6 +46,6 @@ for i in 1 2; do
   grep -q "listening on" "scorer-$i.log" || { cat "scorer-$i.log" >&2; exit 1; }
 done
 
-run clm '{"from": "base/final"}' second "" "$tokens" 5e-4
-run slm '{"from": "base/final"}' second "\"objective\": {\"kind\": \"slm\", \"ratio\": 0.6}, \"reference\": {\"sources\": [{\"scorers\": [$addresses]}]}," "$tokens" 5e-4
+run clm '{"from": "base/final"}' second "" 1500000 5e-4
+run slm '{"from": "base/final"}' second "\"objective\": {\"kind\": \"slm\", \"ratio\": 0.6}, \"reference\": {\"sources\": [{\"scorers\": [$addresses]}]}," 1500000 5e-4
 for name in base reference clm slm; do printf '%s ' "$name"; grep -h '"event":"evaluation"' "$name/metrics.jsonl" | tail -n 1; done
