@@ -253,6 +253,7 @@ public sealed class ScorerClient : IAsyncDisposable
         }
         catch (ReplicaFailedException e)
         {
+            cancellation.ThrowIfCancellationRequested();
             throw new UnavailableException($"no scorer of {_replicas.Names} made progress for {progress.Idle.TotalSeconds:0} s; last: {e.Message}");
         }
         finally
