@@ -40,7 +40,7 @@ public sealed partial class ScoringTests(Workshop workshop) : IDisposable
             await pair.WaitForTokensAsync(20_000);
             pair.First.Signal(9);
             await scoring;
-            Assert.True(pair.First.HasExited);
+            await pair.First.WaitForExitAsync(new CancellationTokenSource(RhoProgram.Patience).Token);
         }
 
         AssertSameFiles("one", "two");
