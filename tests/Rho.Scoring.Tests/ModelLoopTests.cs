@@ -9,11 +9,14 @@ public sealed class ModelLoopTests
     public async Task Score_SequencesOfDifferentLengthsTogether_EqualsEachAlone()
     {
         using var metrics = new ScoringMetrics();
-        using var model = new HashModel();
+        using var gate = new ManualResetEventSlim();
+        using var model = new HashModel { OnBatch = _ => gate.Wait() };
         using var loop = new ModelLoop(model, 4096, metrics);
         var works = Enumerable.Range(1, 200).Select(length => FairQueueTests.Work($"client {length % 3}", length, mayShare: true)).ToList();
 
-        await Task.WhenAll(works.Select(loop.ScoreAsync)).WaitAsync(TestData.Patience);
+        var scored = works.Select(loop.ScoreAsync).ToList();
+        gate.Set(); // once all wait: how they are packed is not a matter of timing
+        await Task.WhenAll(scored).WaitAsync(TestData.Patience);
 
         Assert.InRange(model.Batches, 1, 100);
         foreach (var work in works)
