@@ -23,10 +23,13 @@ internal static class CommandLine
             TokenizerCommand.Create(),
             CorpusCommand.Create(),
             TrainCommand.Create(),
+            TrainerCommand.Create(),
             ScorerCommand.Create(),
             ScoreCommand.Create(),
             ServeCommand.Create(),
             GenerateCommand.Create(),
+            ConcentrateCommand.Create(),
+            DynamicsCommand.Create(),
             DoctorCommand.Create(),
         };
         foreach (var option in root.Options.OfType<HelpOption>()) option.Action = new HelpWithExamples();

@@ -4,7 +4,7 @@ using Rho.Hosting;
 namespace Rho.Cli.Commands;
 
 /// <summary>The options that all services take: where they listen, who may call, how they stop.</summary>
-internal sealed class ServiceOptions(string service)
+internal sealed class ServiceOptions(string service, double drainSeconds = 30)
 {
     private readonly Option<string> _bind = new("--bind") { Description = "Address to listen on; * for all", HelpName = "IP", DefaultValueFactory = _ => "127.0.0.1" };
     private readonly Option<string?> _certificate = new("--tls-certificate") { Description = "Certificate with its chain (PEM); turns TLS on", HelpName = "FILE" };
@@ -14,7 +14,7 @@ internal sealed class ServiceOptions(string service)
     private readonly Option<string?> _otlp = new("--otlp") { Description = "Where traces and metrics go over OTLP", HelpName = "URL" };
     private readonly Option<bool> _jsonLogs = new("--json-logs") { Description = "Log JSON, one object a line" };
     private readonly Option<double> _drainDelay = new("--drain-delay") { Description = "Seconds in which a stopping service says 'not ready' before it refuses work", HelpName = "SECONDS" };
-    private readonly Option<double> _drainTimeout = new("--drain-timeout") { Description = "Seconds that running calls may take to finish once the service stops", HelpName = "SECONDS", DefaultValueFactory = _ => 30 };
+    private readonly Option<double> _drainTimeout = new("--drain-timeout") { Description = "Seconds that running calls may take to finish once the service stops", HelpName = "SECONDS", DefaultValueFactory = _ => drainSeconds };
 
     public void AddTo(Command command)
     {

@@ -22,7 +22,7 @@ internal sealed class ProgressLine : IDisposable
     private bool _ended;
 
     /// <param name="title">What is done, such as "training clm".</param>
-    /// <param name="unit">What is counted, such as "tokens".</param>
+    /// <param name="unit">What is counted, such as "tokens"; empty where only the share done means something.</param>
     public ProgressLine(string title, string unit)
         : this(title, unit, Console.Error, IsTerminal)
     {
@@ -96,7 +96,7 @@ internal sealed class ProgressLine : IDisposable
         else parts.Add($"{Quantities.Short(done)} {_unit}");
         if (_rate.PerSecond is > 0 and var perSecond)
         {
-            parts.Add($"{Quantities.Short(perSecond)} {_unit}/s");
+            if (_unit.Length > 0) parts.Add($"{Quantities.Short(perSecond)} {_unit}/s");
             if (total > done) parts.Add($"{Durations.Short(TimeSpan.FromSeconds((total - done) / perSecond))} left");
         }
 

@@ -1,0 +1,196 @@
+using System.Text.Json;
+using System.Text.Json.Nodes;
+using Rho.Cli.Quickstart;
+
+namespace Rho.EndToEnd.Tests;
+
+/// <summary>Runs through the executable: exact resume, scores over the wire, the model served, and what malformed run files say.</summary>
+[Collection(WorkshopCollection.Name)]
+public sealed class TrainingTests(Workshop workshop) : IDisposable
+{
+    private const int Steps = 12;
+
+    private readonly TemporaryFolder _folder = new();
+
+    public void Dispose() => _folder.Dispose();
+
+    [Fact]
+    public async Task Train_KilledAndResumed_EqualsUninterruptedBitForBit()
+    {
+        var (scorer, address) = await Services.StartScorerAsync(workshop.Reference, "--cache", _folder["cache"]);
+        await using var _ = scorer;
+        await RhoProgram.SucceedAsync("train", WriteRun("whole", run => UseScorer(run, address)));
+
+        // A checkpoint every other step; killed once two of them are there.
+        var file = WriteRun("killed", run =>
+        {
+            UseScorer(run, address);
+            run["checkpoints"] = new JsonObject { ["every_steps"] = 2, ["keep_last"] = 2 };
+        });
+        var process = RhoProgram.Start(line => null, "train", file);
+        await using (process)
+        {
+            await WaitForCheckpointsAsync(_folder["killed"], process);
+            process.Signal(9);
+            await process.WaitForExitAsync(Patience());
+        }
+
+        Assert.False(Directory.Exists(Path.Combine(_folder["killed"], "final")));
+        await RhoProgram.SucceedAsync("train", "--resume", _folder["killed"]);
+        AssertSameModel("whole", "killed");
+    }
+
+    [Fact]
+    public async Task Train_Terminated_WritesCheckpointAndSaysHowToGoOn()
+    {
+        await RhoProgram.SucceedAsync("train", WriteRun("whole", _ => { }));
+        var process = RhoProgram.Start(line => null, "train", WriteRun("stopped", run => run["checkpoints"] = new JsonObject { ["every_steps"] = 0 }));
+        await using (process)
+        {
+            await WaitAsync(() => process.HasExited || (File.Exists(Metrics("stopped")) && File.ReadAllLines(Metrics("stopped")).Length > 4));
+            process.Signal(15);
+            await process.WaitForExitAsync(Patience());
+            Assert.Equal(143, process.ExitCode);
+            Assert.Contains($"rho train --resume {_folder["stopped"]}", process.Output, StringComparison.Ordinal);
+        }
+
+        await RhoProgram.SucceedAsync("train", "--resume", _folder["stopped"]);
+        AssertSameModel("whole", "stopped");
+    }
+
+    [Fact]
+    public async Task Train_FromScorerAndFromScoreFiles_SameModel()
+    {
+        var (scorer, address) = await Services.StartScorerAsync(workshop.Reference, "--cache", _folder["cache"]);
+        await using (scorer)
+        {
+            await RhoProgram.SucceedAsync("train", WriteRun("streamed", run => UseScorer(run, address)));
+            await RhoProgram.SucceedAsync("score", "--corpus", workshop.CorpusFolder, "--scorer", address, "--out", _folder["scores"]);
+        }
+
+        await RhoProgram.SucceedAsync("train", WriteRun("files", run => UseSource(run, new JsonObject { ["scores"] = _folder["scores"] })));
+        AssertSameModel("streamed", "files");
+    }
+
+    [Fact]
+    public async Task Serve_TrainedModel_AnswersOverHttpAndThroughGenerate()
+    {
+        await RhoProgram.SucceedAsync("train", WriteRun("run", _ => { }));
+        var addresses = (Grpc: "", Http: "");
+        var server = RhoProgram.Start(
+            line =>
+            {
+                if (!line.StartsWith("listening on ", StringComparison.Ordinal)) return null;
+                var words = line.Split(' ');
+                addresses = (words[Array.IndexOf(words, "(gRPC)") - 1], words[Array.IndexOf(words, "(HTTP)") - 1]);
+                return line;
+            },
+            "serve", "--model", $"tiny={_folder["run"]}/final", "--grpc", "0", "--http", "0", "--cache-mib", "16");
+        await using (server)
+        {
+            await server.ReadyAsync(TimeSpan.FromSeconds(60), CancellationToken.None);
+            using var http = new HttpClient { BaseAddress = new Uri(addresses.Http), Timeout = TimeSpan.FromSeconds(60) };
+            using var content = new StringContent("""{"model": "tiny", "prompt": "Question: What is", "max_tokens": 12, "temperature": 0}""", System.Text.Encoding.UTF8, "application/json");
+            using var response = await http.PostAsync("/v1/completions", content);
+            using var body = JsonDocument.Parse(await response.Content.ReadAsStringAsync());
+            var overHttp = body.RootElement.GetProperty("choices")[0].GetProperty("text").GetString();
+
+            var generated = await RhoProgram.SucceedAsync("generate", "--server", addresses.Grpc, "--prompt", "Question: What is", "--max-tokens", "12");
+            Assert.Equal(overHttp + "\n", generated);
+
+            server.Signal(15);
+            await server.WaitForExitAsync(Patience());
+            Assert.Equal(0, server.ExitCode);
+        }
+    }
+
+    [Fact]
+    public async Task Generate_NoServer_SaysSo() =>
+        Assert.Contains("127.0.0.1:1: no server answers", await RhoProgram.FailAsync("generate", "--server", "127.0.0.1:1", "--prompt", "a"), StringComparison.Ordinal);
+
+    [Theory]
+    [InlineData("objective", """{ "kind": "slm", "ratio": 1.5 }""", "objective.ratio")]
+    [InlineData("steps", "\"many\"", "steps")]
+    [InlineData("stepz", "3", "stepz")]
+    [InlineData("model", """{ "from": "/nowhere" }""", "/nowhere")]
+    public async Task Train_MalformedRunFile_NamesTheField(string field, string value, string expected)
+    {
+        var message = await RhoProgram.FailAsync("train", WriteRun("run", run => run[field] = JsonNode.Parse(value)));
+        Assert.Contains(expected, message, StringComparison.Ordinal);
+        Assert.False(Directory.Exists(Path.Combine(_folder["run"], "final")));
+    }
+
+    [Fact]
+    public async Task Train_BrokenJson_NamesFileAndLine()
+    {
+        await File.WriteAllTextAsync(_folder["run.json"], "{\n  \"output\": oops\n}");
+        var message = await RhoProgram.FailAsync("train", _folder["run.json"]);
+        Assert.Contains(_folder["run.json"], message, StringComparison.Ordinal);
+        Assert.Contains("line 2", message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task Train_ScorerUnreachable_NamesTheAddressAndLeavesNoModel()
+    {
+        var message = await RhoProgram.FailAsync("train", WriteRun("run", run => UseScorer(run, "127.0.0.1:1")));
+        Assert.Contains("127.0.0.1:1", message, StringComparison.Ordinal);
+        Assert.False(Directory.Exists(Path.Combine(_folder["run"], "final")));
+    }
+
+    [Fact]
+    public async Task Train_TwoThingsOrNone_IsWrongUsage()
+    {
+        Assert.Equal(2, (await RhoProgram.RunAsync("train")).ExitCode);
+        Assert.Equal(2, (await RhoProgram.RunAsync("train", "run.json", "--resume", "runs")).ExitCode);
+    }
+
+    private string WriteRun(string name, Action<JsonObject> edit)
+    {
+        var run = new JsonObject
+        {
+            ["output"] = _folder[name],
+            ["model"] = new JsonObject
+            {
+                ["config"] = new JsonObject { ["hidden_size"] = 64, ["layers"] = 2, ["heads"] = 2 },
+                ["tokenizer"] = workshop.TokenizerFolder,
+            },
+            ["data"] = new JsonObject { ["corpora"] = new JsonArray(new JsonObject { ["path"] = workshop.CorpusFolder }) },
+            ["batch"] = new JsonObject { ["sequences"] = 4 },
+            ["steps"] = Steps,
+            ["schedule"] = new JsonObject { ["learning_rate"] = 0.003, ["warmup_steps"] = 2 },
+            ["evaluation"] = new JsonObject { ["every_steps"] = 6, ["sets"] = new JsonArray(new JsonObject { ["name"] = "clean", ["corpus"] = workshop.HeldOutFolder, ["max_sequences"] = 4 }) },
+        };
+        edit(run);
+        File.WriteAllText(_folder[$"{name}.json"], run.ToJsonString());
+        return _folder[$"{name}.json"];
+    }
+
+    private static void UseScorer(JsonObject run, string address) => UseSource(run, new JsonObject { ["scorers"] = new JsonArray(address) });
+
+    private static void UseSource(JsonObject run, JsonObject source)
+    {
+        run["objective"] = new JsonObject { ["kind"] = "slm", ["ratio"] = 0.5 };
+        run["reference"] = new JsonObject { ["sources"] = new JsonArray(source) };
+    }
+
+    private void AssertSameModel(string expected, string actual)
+    {
+        var path = Path.Combine("final", "model.safetensors");
+        Assert.True(
+            File.ReadAllBytes(Path.Combine(_folder[expected], path)).AsSpan().SequenceEqual(File.ReadAllBytes(Path.Combine(_folder[actual], path))),
+            $"the model of {actual} is not that of {expected}");
+    }
+
+    private string Metrics(string name) => Path.Combine(_folder[name], "metrics.jsonl");
+
+    private static Task WaitForCheckpointsAsync(string run, ChildProcess process) => WaitAsync(() =>
+        process.HasExited || (Directory.Exists(Path.Combine(run, "checkpoints")) && Directory.EnumerateDirectories(Path.Combine(run, "checkpoints")).Count(path => !path.EndsWith(".tmp", StringComparison.Ordinal)) >= 2));
+
+    private static async Task WaitAsync(Func<bool> condition)
+    {
+        using var patience = new CancellationTokenSource(RhoProgram.Patience);
+        while (!condition()) await Task.Delay(5, patience.Token);
+    }
+
+    private static CancellationToken Patience() => new CancellationTokenSource(RhoProgram.Patience).Token;
+}
