@@ -11,6 +11,8 @@ internal static partial class NativeEnvironment
         // Idle OpenMP threads must sleep: spinning ones halve the speed of a small machine.
         // .NET's own setter changes a copy of the environment that native code never sees.
         _ = SetVariable("OMP_WAIT_POLICY", "PASSIVE", overwrite: 0);
+        // The processors that this process may use, which in a container are fewer than the machine has.
+        _ = SetVariable("OMP_NUM_THREADS", $"{Environment.ProcessorCount}", overwrite: 0);
     }
 
     [LibraryImport("libc", EntryPoint = "setenv", StringMarshalling = StringMarshalling.Utf8)]

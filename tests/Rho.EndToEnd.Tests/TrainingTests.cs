@@ -8,7 +8,7 @@ namespace Rho.EndToEnd.Tests;
 [Collection(WorkshopCollection.Name)]
 public sealed class TrainingTests(Workshop workshop) : IDisposable
 {
-    private const int Steps = 12;
+    private const int Steps = 24;
 
     private readonly TemporaryFolder _folder = new();
 
