@@ -96,7 +96,19 @@ public sealed partial class QuickstartTests : IDisposable
 
     private int RedisProcess() => int.Parse(LogPrefix().Match(File.ReadAllText(RedisLog())).Groups["process"].Value, CultureInfo.InvariantCulture);
 
-    private static bool IsAlive(int process) => Directory.Exists($"/proc/{process}");
+    /// <summary>Running: neither gone nor a zombie that nobody has collected yet.</summary>
+    private static bool IsAlive(int process)
+    {
+        try
+        {
+            var fields = File.ReadAllText($"/proc/{process}/stat");
+            return fields[fields.LastIndexOf(')') + 2] is not ('Z' or 'X');
+        }
+        catch (IOException)
+        {
+            return false;
+        }
+    }
 
     [GeneratedRegex(@"^(?<process>\d+):[A-Z] ", RegexOptions.Multiline)]
     private static partial Regex LogPrefix();

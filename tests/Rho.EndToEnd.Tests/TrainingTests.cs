@@ -19,42 +19,32 @@ public sealed class TrainingTests(Workshop workshop) : IDisposable
     {
         var (scorer, address) = await Services.StartScorerAsync(workshop.Reference, "--cache", _folder["cache"]);
         await using var _ = scorer;
-        await RhoProgram.SucceedAsync("train", WriteRun("whole", run => UseScorer(run, address)));
 
         // A checkpoint every other step; killed once two of them are there.
-        var file = WriteRun("killed", run =>
+        void Edit(JsonObject run)
         {
             UseScorer(run, address);
             run["checkpoints"] = new JsonObject { ["every_steps"] = 2, ["keep_last"] = 2 };
-        });
-        var process = RhoProgram.Start(line => null, "train", file);
-        await using (process)
-        {
-            await WaitForCheckpointsAsync(_folder["killed"], process);
-            process.Signal(9);
-            await process.WaitForExitAsync(Patience());
         }
 
-        Assert.False(Directory.Exists(Path.Combine(_folder["killed"], "final")));
+        var (steps, _, _) = await InterruptAsync("killed", Edit, HasTwoCheckpoints, signal: 9);
         await RhoProgram.SucceedAsync("train", "--resume", _folder["killed"]);
+        await RhoProgram.SucceedAsync("train", WriteRun("whole", run => UseScorer(run, address), steps));
         AssertSameModel("whole", "killed");
     }
 
     [Fact]
     public async Task Train_Terminated_WritesCheckpointAndSaysHowToGoOn()
     {
-        await RhoProgram.SucceedAsync("train", WriteRun("whole", _ => { }));
-        var process = RhoProgram.Start(line => null, "train", WriteRun("stopped", run => run["checkpoints"] = new JsonObject { ["every_steps"] = 0 }));
-        await using (process)
-        {
-            await WaitAsync(() => process.HasExited || (File.Exists(Metrics("stopped")) && File.ReadAllLines(Metrics("stopped")).Length > 4));
-            process.Signal(15);
-            await process.WaitForExitAsync(Patience());
-            Assert.Equal(143, process.ExitCode);
-            Assert.Contains($"rho train --resume {_folder["stopped"]}", process.Output, StringComparison.Ordinal);
-        }
-
+        var (steps, exitCode, output) = await InterruptAsync(
+            "stopped",
+            run => run["checkpoints"] = new JsonObject { ["every_steps"] = 0 },
+            name => File.Exists(Metrics(name)) && File.ReadAllLines(Metrics(name)).Length > 4,
+            signal: 15);
+        Assert.Equal(143, exitCode);
+        Assert.Contains($"rho train --resume {_folder["stopped"]}", output, StringComparison.Ordinal);
         await RhoProgram.SucceedAsync("train", "--resume", _folder["stopped"]);
+        await RhoProgram.SucceedAsync("train", WriteRun("whole", _ => { }, steps));
         AssertSameModel("whole", "stopped");
     }
 
@@ -144,7 +134,29 @@ public sealed class TrainingTests(Workshop workshop) : IDisposable
         Assert.Equal(2, (await RhoProgram.RunAsync("train", "run.json", "--resume", "runs")).ExitCode);
     }
 
-    private string WriteRun(string name, Action<JsonObject> edit)
+    /// <summary>
+    /// Starts a run and sends it a signal once it is ready for it. A run that was at its end before the signal came is made anew
+    /// with more steps. Returns the steps, and what the interrupted process left.
+    /// </summary>
+    private async Task<(int Steps, int ExitCode, string Output)> InterruptAsync(string name, Action<JsonObject> edit, Func<string, bool> ready, int signal)
+    {
+        using var patience = new CancellationTokenSource(RhoProgram.Patience);
+        for (var steps = Steps; ; steps *= 4)
+        {
+            var process = RhoProgram.Start(line => null, "train", WriteRun(name, edit, steps));
+            await using (process)
+            {
+                while (!process.HasExited && !ready(name)) await Task.Delay(5, patience.Token);
+                process.Signal(signal);
+                await process.WaitForExitAsync(patience.Token);
+                if (!Directory.Exists(Path.Combine(_folder[name], "final"))) return (steps, process.ExitCode, process.Output);
+            }
+
+            Directory.Delete(_folder[name], recursive: true);
+        }
+    }
+
+    private string WriteRun(string name, Action<JsonObject> edit, int steps = Steps)
     {
         var run = new JsonObject
         {
@@ -156,7 +168,7 @@ public sealed class TrainingTests(Workshop workshop) : IDisposable
             },
             ["data"] = new JsonObject { ["corpora"] = new JsonArray(new JsonObject { ["path"] = workshop.CorpusFolder }) },
             ["batch"] = new JsonObject { ["sequences"] = 4 },
-            ["steps"] = Steps,
+            ["steps"] = steps,
             ["schedule"] = new JsonObject { ["learning_rate"] = 0.003, ["warmup_steps"] = 2 },
             ["evaluation"] = new JsonObject { ["every_steps"] = 6, ["sets"] = new JsonArray(new JsonObject { ["name"] = "clean", ["corpus"] = workshop.HeldOutFolder, ["max_sequences"] = 4 }) },
         };
@@ -183,13 +195,10 @@ public sealed class TrainingTests(Workshop workshop) : IDisposable
 
     private string Metrics(string name) => Path.Combine(_folder[name], "metrics.jsonl");
 
-    private static Task WaitForCheckpointsAsync(string run, ChildProcess process) => WaitAsync(() =>
-        process.HasExited || (Directory.Exists(Path.Combine(run, "checkpoints")) && Directory.EnumerateDirectories(Path.Combine(run, "checkpoints")).Count(path => !path.EndsWith(".tmp", StringComparison.Ordinal)) >= 2));
-
-    private static async Task WaitAsync(Func<bool> condition)
+    private bool HasTwoCheckpoints(string name)
     {
-        using var patience = new CancellationTokenSource(RhoProgram.Patience);
-        while (!condition()) await Task.Delay(5, patience.Token);
+        var checkpoints = Path.Combine(_folder[name], "checkpoints");
+        return Directory.Exists(checkpoints) && Directory.EnumerateDirectories(checkpoints).Count(path => !path.EndsWith(".tmp", StringComparison.Ordinal)) >= 2;
     }
 
     private static CancellationToken Patience() => new CancellationTokenSource(RhoProgram.Patience).Token;

@@ -343,7 +343,7 @@ internal sealed class QuickstartJob : IAsyncDisposable
         foreach (var document in heldOut.Take(Questions))
         {
             var prompt = document.Text[..(document.Text.IndexOf("Answer:", StringComparison.Ordinal) + "Answer:".Length)];
-            using var response = await http.PostAsJsonAsync("/v1/completions", new { model = "slm", prompt, max_tokens = _settings.SequenceLength / 2, temperature = 0, stop = "\n" }, cancellation);
+            using var response = await http.PostAsJsonAsync("/v1/completions", new { model = "slm", prompt, max_tokens = Math.Min(64, _settings.SequenceLength / 4), temperature = 0, stop = "\n" }, cancellation);
             var body = await response.Content.ReadFromJsonAsync<JsonElement>(cancellation);
             if (!response.IsSuccessStatusCode) throw new RhoException($"the server at {address} answered {(int)response.StatusCode}: {body}");
             asked.Add(new Exchange(prompt, body.GetProperty("choices")[0].GetProperty("text").GetString()!));
