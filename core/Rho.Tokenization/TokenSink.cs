@@ -15,16 +15,25 @@ internal abstract class TokenSink
     public abstract void AddWord(TokenModel model, Passage passage, (int Start, int End) range);
 }
 
-internal sealed class IdSink(List<int> output) : TokenSink
+internal sealed class IdSink : TokenSink
 {
+    private List<int> _output = [];
+
+    /// <summary>Sets where ids go; kept for the next text, so that encoding allocates nothing.</summary>
+    public IdSink To(List<int> output)
+    {
+        _output = output;
+        return this;
+    }
+
     public override bool WantsOffsets => false;
 
-    public override void AddToken(int id, int start, int end) => output.Add(id);
+    public override void AddToken(int id, int start, int end) => _output.Add(id);
 
-    public override void AddWord(TokenModel model, ReadOnlySpan<char> word) => model.Encode(word, output);
+    public override void AddWord(TokenModel model, ReadOnlySpan<char> word) => model.Encode(word, _output);
 
     public override void AddWord(TokenModel model, Passage passage, (int Start, int End) range) =>
-        model.Encode(passage.Text[range.Start..range.End], output);
+        model.Encode(passage.Text[range.Start..range.End], _output);
 }
 
 internal sealed class SpanSink(List<TokenSpan> output) : TokenSink

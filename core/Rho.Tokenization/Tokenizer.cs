@@ -128,7 +128,7 @@ public sealed class Tokenizer
     public void Encode(ReadOnlySpan<char> text, List<int> output, bool addSpecialTokens = false)
     {
         if (addSpecialTokens && _parts.PostProcessor is { } before) output.AddRange(before.Prefix);
-        Encode(WellFormed(text), new IdSink(output));
+        Encode(WellFormed(text), Scratch.OfThread.Sink.To(output));
         if (addSpecialTokens && _parts.PostProcessor is { } after) output.AddRange(after.Suffix);
     }
 
@@ -369,6 +369,8 @@ public sealed class Tokenizer
         public static Scratch OfThread => _ofThread ??= new Scratch();
 
         public List<int> Ids { get; } = [];
+
+        public IdSink Sink { get; } = new();
 
         public Pieces Pieces { get; } = new();
 

@@ -1,3 +1,5 @@
+using System.Text.Json;
+
 namespace Rho.Tokenization.Tests;
 
 public sealed class BpeTrainerTests
@@ -31,6 +33,36 @@ public sealed class BpeTrainerTests
         var one = BpeTrainer.Train(texts, new BpeTrainerOptions { VocabularySize = 500, Threads = 1 });
         var three = BpeTrainer.Train(texts.Reverse(), new BpeTrainerOptions { VocabularySize = 500, Threads = 3 });
         Assert.Equal(one.Fingerprint, three.Fingerprint);
+    }
+
+    [Theory]
+    [InlineData("gpt2", BpePattern.Gpt2)]
+    [InlineData("llama3", BpePattern.Llama3)]
+    [InlineData("qwen2", BpePattern.Qwen2)]
+    public void Train_Corpus_MergesWhatHuggingFaceMerges(string name, BpePattern pattern)
+    {
+        // Hugging Face reads a file line by line, line breaks included.
+        var lines = File.ReadAllText(Path.Combine(TestData.Folder, "corpus.txt")).Split('\n').Select(line => line + "\n").ToList();
+        lines.RemoveAt(lines.Count - 1);
+        var options = new BpeTrainerOptions { VocabularySize = 30_000, Pattern = pattern, MinimumFrequency = 1, BosToken = null, EosToken = null };
+        var tokenizer = BpeTrainer.Train(lines, options);
+        var expected = TestData.ReadCompressed("trained.json.gz").GetProperty(name).EnumerateArray().Select(merge => merge[0].GetString() + " " + merge[1].GetString()).ToArray();
+        Assert.Equal(expected, Merges(tokenizer));
+    }
+
+    private static string[] Merges(Tokenizer tokenizer)
+    {
+        var folder = Directory.CreateTempSubdirectory("rho-tokenizer-").FullName;
+        try
+        {
+            tokenizer.Save(folder);
+            using var document = JsonDocument.Parse(File.ReadAllBytes(Path.Combine(folder, "tokenizer.json")));
+            return [.. document.RootElement.GetProperty("model").GetProperty("merges").EnumerateArray().Select(merge => merge[0].GetString() + " " + merge[1].GetString())];
+        }
+        finally
+        {
+            Directory.Delete(folder, recursive: true);
+        }
     }
 
     [Fact]

@@ -5,8 +5,10 @@ namespace Rho.Tokenization.Tests;
 /// <summary>Equal to Hugging Face tokenizers on every text of Data/texts.json; see Data/make_huggingface.js.</summary>
 public sealed class HuggingFaceTests
 {
-    public static TheoryData<string> Kinds() =>
+    private static readonly string[] Folders =
         [.. Directory.GetDirectories(Path.Combine(TestData.Folder, "huggingface")).Select(folder => Path.GetFileName(folder)!).Order(StringComparer.Ordinal)];
+
+    public static TheoryData<string> Kinds() => [.. Folders];
 
     [Theory]
     [MemberData(nameof(Kinds))]
@@ -61,6 +63,37 @@ public sealed class HuggingFaceTests
             Assert.Equal(item.GetProperty("decoded").GetString(), tokenizer.Decode(ids, skip));
             Assert.Equal(item.GetProperty("decoded").GetString(), Stream(tokenizer, ids, skip));
         }
+    }
+
+    [Theory]
+    [MemberData(nameof(Kinds))]
+    public void Save_ThenLoad_GivesTheSameTokenizer(string kind)
+    {
+        var folder = Directory.CreateTempSubdirectory("rho-tokenizer-").FullName;
+        try
+        {
+            var tokenizer = Load(kind);
+            tokenizer.Save(folder);
+            var loaded = Tokenizer.Load(folder);
+            Assert.Equal(tokenizer.Fingerprint, loaded.Fingerprint);
+            foreach (var text in TestData.Texts)
+            {
+                Assert.Equal(tokenizer.Encode(text, addSpecialTokens: true), loaded.Encode(text, addSpecialTokens: true));
+                Assert.Equal(tokenizer.Decode(tokenizer.Encode(text)), loaded.Decode(loaded.Encode(text)));
+            }
+        }
+        finally
+        {
+            Directory.Delete(folder, recursive: true);
+        }
+    }
+
+    [Fact]
+    public void Fingerprint_OtherKinds_Differ()
+    {
+        var fingerprints = Folders.Select(kind => Load(kind).Fingerprint).ToArray();
+        Assert.Equal(fingerprints.Length, fingerprints.Distinct(StringComparer.Ordinal).Count());
+        Assert.All(fingerprints, fingerprint => Assert.Matches("^sha256:[0-9a-f]{64}$", fingerprint));
     }
 
     private static string Stream(Tokenizer tokenizer, int[] ids, bool skipSpecialTokens)

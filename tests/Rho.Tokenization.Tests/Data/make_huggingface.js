@@ -169,6 +169,10 @@ for (const [name, pre_tokenizer] of Object.entries(cutting)) kinds[`cutting_${na
 // Unigram from the SentencePiece model's pieces is made in make_sentencepiece.py.
 for (const name of fs.readdirSync(out).filter(name => name.startsWith('unigram'))) kinds[name] = JSON.parse(fs.readFileSync(path.join(out, name, 'tokenizer.json'), 'utf8'))
 
+// What Hugging Face's trainer merges, first to last, for the trainer's tests.
+const trained = { gpt2: train(sequence(regex(GPT2), byteLevel(false))), llama3: train(sequence(regex(LLAMA3), byteLevel(false))), qwen2: train(sequence(regex(QWEN2), byteLevel(false))) }
+fs.writeFileSync(path.join(folder, 'trained.json.gz'), zlib.gzipSync(JSON.stringify(trained), { level: 9 }))
+
 async function main() {
   for (const [name, contents] of Object.entries(kinds)) {
     fs.mkdirSync(path.join(out, name), { recursive: true })
