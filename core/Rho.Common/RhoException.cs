@@ -1,3 +1,6 @@
+using System.Globalization;
+using System.Text;
+
 namespace Rho;
 
 /// <summary>
@@ -6,9 +9,42 @@ namespace Rho;
 /// </summary>
 public class RhoException : Exception
 {
-    public RhoException(string message) : base(message) { }
+    private const int LongestMessage = 2000;
 
-    public RhoException(string message, Exception inner) : base(message, inner) { }
+    public RhoException(string message) : base(OneLine(message)) { }
+
+    public RhoException(string message, Exception inner) : base(OneLine(message), inner) { }
+
+    /// <summary>A message may quote what a file holds: line breaks and other control characters become escapes, and endless ones end.</summary>
+    private static string OneLine(string message)
+    {
+        if (message.Length > LongestMessage) message = message[..LongestMessage] + "...";
+        if (!message.AsSpan().ContainsAnyInRange('\0', '\u001F')) return message;
+        var line = new StringBuilder(message.Length + 16);
+        foreach (var character in message)
+        {
+            switch (character)
+            {
+                case '\n':
+                    line.Append("\\n");
+                    break;
+                case '\r':
+                    line.Append("\\r");
+                    break;
+                case '\t':
+                    line.Append("\\t");
+                    break;
+                case < ' ':
+                    line.Append(CultureInfo.InvariantCulture, $"\\u{(int)character:x4}");
+                    break;
+                default:
+                    line.Append(character);
+                    break;
+            }
+        }
+
+        return line.ToString();
+    }
 }
 
 /// <summary>What was asked for does not exist (NOT_FOUND, HTTP 404).</summary>

@@ -120,6 +120,7 @@ public sealed class Tokenizer
         output.Clear();
         Encode(text, output, addSpecialTokens);
         var ids = output.ToArray();
+        output.Clear();
         if (output.Capacity > 1 << 20) output.Capacity = 0;
         return ids;
     }

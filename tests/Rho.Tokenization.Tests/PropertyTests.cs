@@ -116,5 +116,5 @@ public sealed class PropertyTests
     }
 
     private static void Check<T>(Gen<T> generator, Action<T> holds) =>
-        FsCheck.Check.One(Config.QuickThrowOnFailure.WithMaxTest(300).WithEndSize(60), Prop.ForAll(generator.ToArbitrary(), holds));
+        FsCheck.Check.One(Config.QuickThrowOnFailure.WithReplay(20240404, 1234567).WithMaxTest(300).WithEndSize(60), Prop.ForAll(generator.ToArbitrary(), holds));
 }
