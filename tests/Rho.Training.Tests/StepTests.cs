@@ -94,7 +94,7 @@ public class StepTests
             var outcome = runner.Run(step, Batches(file, step));
             Close(Floats(file, $"losses{step}"), [.. losses], 1e-5);
             Assert.Equal(Floats(file, $"masks{step}"), weights);
-            Close(Floats(file, $"gradient{step}"), [.. gradient.Select(value => (float)(value / outcome.WeightSum))], 1e-5);
+            Close(Floats(file, $"gradient{step}"), [.. gradient.Select(value => (float)(value / outcome.Sums.WeightSum))], 1e-5);
             Assert.Equal(Floats(file, $"norm{step}")[0], outcome.GradientNorm!.Value, 1e-5);
             Assert.Equal(Floats(file, $"rate{step}")[0], outcome.LearningRate, 1e-9);
             Close(Floats(file, $"parameters{step}"), Floats(runner.Model.Parameters), 2e-5);
@@ -117,7 +117,7 @@ public class StepTests
             for (var step = 0; step < 3; step++)
             {
                 var outcome = runner.Run(step, Batches(file, step, size));
-                loss = outcome.WeightedLossSum / outcome.WeightSum;
+                loss = outcome.Sums.WeightedLossSum / outcome.Sums.WeightSum;
             }
 
             results.Add((Floats(runner.Model.Parameters), loss));
@@ -148,8 +148,8 @@ public class StepTests
         };
         var outcome = runner.Run(0, Batches(file, 0, 4));
         Assert.Equal(2, Batches(file, 0, 4).Count);
-        Assert.Equal(sum / count, outcome.WeightedLossSum / outcome.WeightSum, 1e-9);
-        Assert.Equal(count, outcome.WeightSum);
+        Assert.Equal(sum / count, outcome.Sums.WeightedLossSum / outcome.Sums.WeightSum, 1e-9);
+        Assert.Equal(count, outcome.Sums.WeightSum);
     }
 
     /// <summary>The loss is a mean over the selected: keeping fewer tokens must not shrink the gradient by the ratio.</summary>
@@ -180,7 +180,7 @@ public class StepTests
         float[] weights = [];
         runner.Observer = selected => weights = [.. selected.Weights];
         var outcome = runner.Run(0, [batch with { Reference = own }]);
-        Assert.Equal(0, outcome.Statistics.Threshold);
+        Assert.Equal(0, outcome.Sums.Statistics.Threshold);
         var candidates = Enumerable.Range(0, own.Length).Where(i => i % Length != 0).ToList();
         Assert.Equal(candidates.Take(36), Enumerable.Range(0, weights.Length).Where(i => weights[i] > 0));
     }
@@ -190,7 +190,7 @@ public class StepTests
     {
         using var file = SafetensorsFile.Open(DataPath("slm/steps.safetensors"));
         using var runner = Runner();
-        var quantiles = runner.Run(0, Batches(file, 0)).Statistics.ExcessQuantiles;
+        var quantiles = runner.Run(0, Batches(file, 0)).Sums.Statistics.ExcessQuantiles;
         Assert.True(quantiles[2] - quantiles[0] > 0.1);
     }
 

@@ -11,11 +11,11 @@ internal sealed class RunFolder : IDisposable
 
     public string Directory { get; }
 
-    public string Checkpoints => Path.Combine(Directory, "checkpoints");
-
-    public string FinalModel => Path.Combine(Directory, "final");
-
     public string TensorBoard => Path.Combine(Directory, "tensorboard");
+
+    public static string CheckpointsOf(string directory) => Path.Combine(directory, "checkpoints");
+
+    public static string FinalModelOf(string directory) => Path.Combine(directory, "final");
 
     /// <exception cref="RhoException">The folder has a run already.</exception>
     public static void RefuseUsed(string directory)
@@ -36,7 +36,7 @@ internal sealed class RunFolder : IDisposable
             {
                 RefuseUsed(run.Output);
                 AtomicFile.WriteText(Path.Combine(run.Output, RunFileName), run.ToJson());
-                System.IO.Directory.CreateDirectory(folder.Checkpoints);
+                System.IO.Directory.CreateDirectory(CheckpointsOf(run.Output));
                 return folder;
             }
             catch

@@ -9,11 +9,11 @@ internal sealed class RunSession : IAsyncDisposable
 {
     private static readonly TimeSpan SlowData = TimeSpan.FromSeconds(5);
     private readonly RunPlan _plan;
-    private readonly RunFolder _folder;
+    private readonly RunFolder? _folder;         // null on ranks that follow: they write nothing
     private readonly EventStream _events;
     private readonly StepRunner _runner;
-    private readonly CheckpointWriter _checkpoints;
-    private readonly MetricsFile _metrics;
+    private readonly CheckpointWriter? _checkpoints;
+    private readonly MetricsFile? _metrics;
     private readonly TensorBoardWriter? _tensorBoard;
     private readonly TrainingMeter _meter;
     private readonly bool _resumed;
@@ -24,15 +24,20 @@ internal sealed class RunSession : IAsyncDisposable
     private Dictionary<string, double> _losses = new(StringComparer.Ordinal);
     private long _evaluatedAt = -1;
     private long _checkpointAt = -1;
+    private bool _allFail;                        // an error that all ranks have, so that they can still write a checkpoint together
     private TimeSpan _referenceTime;
 
-    private RunSession(RunPlan plan, RunFolder folder, EventStream events, StepRunner runner, CheckpointStore store, RunProgress progress, bool resumed)
+    private RunSession(RunPlan plan, RunFolder? folder, EventStream events, StepRunner runner, CheckpointStore store, RunProgress progress, bool resumed)
     {
         (_plan, _folder, _events, _runner, _progress, _resumed) = (plan, folder, events, runner, progress, resumed);
-        _metrics = new MetricsFile(folder.Directory, progress.Step);
-        _tensorBoard = plan.Run.Metrics.Tensorboard ? new TensorBoardWriter(folder.TensorBoard, progress.Step) : null;
+        if (folder != null)
+        {
+            _metrics = new MetricsFile(folder.Directory, progress.Step);
+            _tensorBoard = plan.Run.Metrics.Tensorboard ? new TensorBoardWriter(folder.TensorBoard, progress.Step) : null;
+            _checkpoints = new CheckpointWriter(store, plan, runner, Publish);
+        }
+
         _meter = new TrainingMeter(plan.Run.Name!);
-        _checkpoints = new CheckpointWriter(store, plan, runner, Publish);
         _flopsPerStep = RunPlan.FlopsPerToken(runner.Model.Config, runner.Model.Model.Parameters, plan.Data.Length) * plan.TokensPerStep;
         if (resumed) _checkpointAt = progress.Step;
     }
@@ -45,10 +50,11 @@ internal sealed class RunSession : IAsyncDisposable
     /// <summary>Takes over a request for a checkpoint, if there is one.</summary>
     public Func<TaskCompletionSource<string>?> TakeCheckpointRequest { get; set; } = () => null;
 
-    /// <summary>Checks, connects, loads. Writes nothing before all of that has worked.</summary>
+    private bool Leads => _plan.Ranks.Rank == 0;
+
+    /// <summary>Checks, connects, loads. Writes nothing before all of that has worked, on all ranks.</summary>
     public static async Task<RunSession> OpenAsync(RunFile run, bool resume, EventStream events, IRankGroup ranks, CancellationToken cancellation)
     {
-        long step = 0;
         var early = new List<string>();
         RunSession? session = null;
         void Warn(string message)
@@ -57,28 +63,32 @@ internal sealed class RunSession : IAsyncDisposable
             else lock (early) early.Add(message);
         }
 
-        var folder = resume ? RunFolder.Open(run.Output) : null;
+        var leads = ranks.Rank == 0;
+        RunFolder? folder = null;
         RunPlan? plan = null;
         StepRunner? runner = null;
         try
         {
+            if (resume && leads) folder = RunFolder.Open(run.Output);
             plan = await RunPlan.PrepareAsync(run, ranks, Warn, cancellation);
             var words = run.Objective.Kind == ObjectiveKind.Slm && SelectorFactory.Create(run.Objective.Selector, run.Objective.Scope).Needs.HasFlag(Selection.LossKinds.Words);
             var model = plan.CreateModel();
             runner = new StepRunner(run, model, plan.Steps, words ? new WordTable(plan.Tokenizer, model.Config.VocabularySize) : null, ranks);
-            folder ??= RunFolder.Create(run);
-            var store = new CheckpointStore(folder.Checkpoints, run.Checkpoints);
-            store.Clean();
+            if (leads) folder ??= RunFolder.Create(run);
+            var store = new CheckpointStore(RunFolder.CheckpointsOf(run.Output), run.Checkpoints);
+            if (leads) store.Clean();
             var progress = RunProgress.Start(run.Data.Corpora.Count);
-            if (resume && store.Newest(Warn) is { } newest)
+            // The leader chooses, having verified it; the others read the same.
+            var newest = ranks.Broadcast(resume && leads && store.Newest(Warn) is { } found ? found : "");
+            if (newest.Length > 0)
             {
-                CheckResumable(newest.State, newest.Path, plan);
-                CheckpointStore.Restore(newest.Path, newest.State, runner);
-                progress = RunProgress.From(newest.State);
+                var state = CheckpointStore.StateOf(newest);
+                CheckResumable(state, newest, plan);
+                CheckpointStore.Restore(newest, state, runner);
+                progress = RunProgress.From(state);
             }
 
-            step = progress.Step;
-            session = new RunSession(plan, folder, events, runner, store, progress, resumed: step > 0);
+            session = new RunSession(plan, folder, events, runner, store, progress, resumed: progress.Step > 0);
             foreach (var message in early) session.Warn(message);
             return session;
         }
@@ -114,8 +124,7 @@ internal sealed class RunSession : IAsyncDisposable
                 if (!_resumed) Evaluate(stop);
                 while (_progress.Step < _plan.Steps)
                 {
-                    stop.ThrowIfCancellationRequested();
-                    Step(pipeline, stop);
+                    if (!Step(pipeline, stop)) return Stop();
                     var done = _progress.Step == _plan.Steps;
                     if (done || IsDue(_plan.Run.Evaluation.EverySteps)) Evaluate(stop);
                     if (!done) CheckpointIfDue(stop);
@@ -127,7 +136,7 @@ internal sealed class RunSession : IAsyncDisposable
             {
                 return Stop();
             }
-            catch (RhoException)
+            catch (RhoException) when (_plan.Ranks.Size == 1 || _allFail)
             {
                 // The weights are those of the last step done: keep them before the error goes on its way.
                 if (_checkpointAt != _progress.Step) WriteCheckpoint(wait: true);
@@ -136,7 +145,7 @@ internal sealed class RunSession : IAsyncDisposable
         }
 
         Finish(stop);
-        return new RunResult(RunState.Finished, _progress.Step, _folder.FinalModel, _losses);
+        return new RunResult(RunState.Finished, _progress.Step, RunFolder.FinalModelOf(_plan.Run.Output), _losses);
     }
 
     /// <summary>Publishes the last event.</summary>
@@ -145,21 +154,25 @@ internal sealed class RunSession : IAsyncDisposable
 
     public async ValueTask DisposeAsync()
     {
-        await _checkpoints.DisposeAsync();
+        if (_checkpoints != null) await _checkpoints.DisposeAsync();
         _runner.Dispose();
         await _plan.DisposeAsync();
-        _metrics.Dispose();
+        _metrics?.Dispose();
         _tensorBoard?.Dispose();
         _meter.Dispose();
-        _folder.Dispose();
+        _folder?.Dispose();
     }
 
-    private void Step(BatchPipeline pipeline, CancellationToken stop)
+    /// <summary>One step; false when the run is to stop before it.</summary>
+    private bool Step(BatchPipeline pipeline, CancellationToken stop)
     {
         var start = Stopwatch.GetTimestamp();
         var waits = new Waits();
         var batches = new List<PreparedBatch>();
-        for (var i = 0; i < _plan.Run.Batch.Accumulation; i++) batches.Add(Take(pipeline, waits, stop));
+        if (!AllGoOn(() =>
+        {
+            for (var i = 0; i < _plan.Run.Batch.Accumulation; i++) batches.Add(Take(pipeline, waits, stop));
+        }, stop)) return false;
         _probe ??= batches[0];
 
         var outcome = _runner.Run(_progress.Step, batches);
@@ -167,13 +180,49 @@ internal sealed class RunSession : IAsyncDisposable
         {
             Step = _progress.Step + 1,
             Tokens = _progress.Tokens + _plan.TokensPerStep,
-            SelectedTokens = _progress.SelectedTokens + outcome.Statistics.Selected,
+            SelectedTokens = _progress.SelectedTokens + outcome.Sums.Statistics.Selected,
             Consumed = batches[^1].Consumed,
             NonFiniteSteps = outcome.NonFinite ? _progress.NonFiniteSteps + 1 : 0,
         };
         Publish(Finished(outcome, Stopwatch.GetElapsedTime(start), waits));
-        if (_progress.NonFiniteSteps >= _plan.Run.Optimizer.MaxNonFiniteSteps)
+        _allFail = _progress.NonFiniteSteps >= _plan.Run.Optimizer.MaxNonFiniteSteps;
+        if (_allFail)
             throw new RhoException($"training stopped at step {_progress.Step}: {_progress.NonFiniteSteps} steps in a row were skipped, because {outcome.Skipped}; a lower learning rate or float32 may help, or the data is damaged there");
+        return true;
+    }
+
+    /// <summary>
+    /// Gets ready for a step, and agrees with the other ranks whether it comes: they would wait for ever for one that stops or fails
+    /// by itself.
+    /// </summary>
+    private bool AllGoOn(Action prepare, CancellationToken stop)
+    {
+        const double goOn = 2, stops = 1, failed = 0;
+        Exception? error = null;
+        Span<double> verdict = [goOn];
+        try
+        {
+            stop.ThrowIfCancellationRequested();
+            prepare();
+        }
+        catch (OperationCanceledException) when (stop.IsCancellationRequested)
+        {
+            verdict[0] = stops;
+        }
+        catch (Exception e) when (_plan.Ranks.Size > 1)
+        {
+            (error, verdict[0]) = (e, failed);
+        }
+
+        _plan.Ranks.Lowest(verdict);
+        _allFail = verdict[0] == failed;
+        if (error != null) System.Runtime.ExceptionServices.ExceptionDispatchInfo.Throw(error);
+        return verdict[0] switch
+        {
+            failed => throw new UnavailableException("another process of the run failed; its own message says why"),
+            stops => false,
+            _ => true,
+        };
     }
 
     /// <summary>The next micro-batch. What is waited for counts as waiting for scores if the reference is what is missing.</summary>
@@ -197,7 +246,9 @@ internal sealed class RunSession : IAsyncDisposable
 
     private void Evaluate(CancellationToken stop)
     {
-        if (_plan.Sets.Count == 0 || _evaluatedAt == _progress.Step) return;
+        // The leader alone evaluates; it does not stop on the way, since the others wait for it.
+        if (_plan.Sets.Count == 0 || _evaluatedAt == _progress.Step || !Leads) return;
+        if (_plan.Ranks.Size > 1) stop = CancellationToken.None;
         var start = Stopwatch.GetTimestamp();
         var losses = new Dictionary<string, double>(StringComparer.Ordinal);
         foreach (var set in _plan.Sets)
@@ -223,7 +274,9 @@ internal sealed class RunSession : IAsyncDisposable
     private void CheckpointIfDue(CancellationToken stop)
     {
         var request = TakeCheckpointRequest();
-        if (request == null && !IsDue(_plan.Run.Checkpoints.EverySteps)) return;
+        Span<double> wanted = [request == null ? 0 : -1];
+        _plan.Ranks.Lowest(wanted);
+        if (wanted[0] == 0 && !IsDue(_plan.Run.Checkpoints.EverySteps)) return;
         if (_plan.Run.Checkpoints.KeepBestBy != null) Evaluate(stop);
         WriteCheckpoint(wait: !_plan.Run.Checkpoints.Asynchronous, request, failureEndsRun: false);
     }
@@ -231,6 +284,13 @@ internal sealed class RunSession : IAsyncDisposable
     private bool IsDue(long every) => every > 0 && _progress.Step % every == 0;
 
     private void WriteCheckpoint(bool wait, TaskCompletionSource<string>? request = null, bool failureEndsRun = true)
+    {
+        CheckThatRanksAgree();
+        _checkpointAt = _progress.Step;
+        if (Leads) WriteState(wait, request, failureEndsRun);
+    }
+
+    private void WriteState(bool wait, TaskCompletionSource<string>? request = null, bool failureEndsRun = true)
     {
         var state = new CheckpointState
         {
@@ -249,8 +309,17 @@ internal sealed class RunSession : IAsyncDisposable
             Ratio = _runner.Ratio.State,
             Evaluation = _evaluatedAt == _progress.Step ? _losses : null,
         };
-        _checkpoints.Write(state, MaskOverlap(), wait, request, failureEndsRun);
-        _checkpointAt = _progress.Step;
+        _checkpoints!.Write(state, MaskOverlap(), wait, request, failureEndsRun);
+    }
+
+    /// <summary>Weights that have parted between ranks, by a faulty machine or library, are not to be kept.</summary>
+    private void CheckThatRanksAgree()
+    {
+        if (_plan.Ranks.Size == 1) return;
+        var norm = _runner.ParameterNorm();
+        Span<double> range = [norm, -norm];
+        _plan.Ranks.Lowest(range);
+        if (range[0] != -range[1]) throw new CorruptDataException($"the processes of the run have different weights at step {_progress.Step} (norms {range[0]:R} to {-range[1]:R})");
     }
 
     /// <summary>How much of what was selected in one fixed batch at the checkpoint before is selected now.</summary>
@@ -280,12 +349,18 @@ internal sealed class RunSession : IAsyncDisposable
     /// <summary>The last checkpoint and the final model. What the disk does not take is tried again: the run is too dear to lose.</summary>
     private void Finish(CancellationToken stop)
     {
-        if (_checkpointAt != _progress.Step) UntilWritten(() => WriteCheckpoint(wait: true), stop);
-        if (Directory.Exists(_folder.FinalModel)) return;
+        if (_checkpointAt != _progress.Step)
+        {
+            CheckThatRanksAgree();
+            if (Leads) UntilWritten(() => WriteState(wait: true), stop);
+        }
+
+        var final = RunFolder.FinalModelOf(_plan.Run.Output);
+        if (!Leads || Directory.Exists(final)) return;
         UntilWritten(() =>
         {
             using var model = _runner.Model.Model.CopyTo(torch.CPU, _plan.Compute.Resolve(_plan.Device));
-            model.Save(_folder.FinalModel, _plan.Tokenizer);
+            model.Save(final, _plan.Tokenizer);
         }, stop);
     }
 
@@ -313,7 +388,7 @@ internal sealed class RunSession : IAsyncDisposable
         {
             Step = _progress.Step,
             Name = _plan.Run.Name!,
-            Directory = _folder.Directory,
+            Directory = _plan.Run.Output,
             Model = $"{model.Config.ModelType}, {model.Model.Parameters / 1e6:0.0} M parameters, {_plan.Compute.Resolve(_plan.Device).ToString().ToLowerInvariant()} on {_plan.Device}",
             Parameters = model.Model.Parameters,
             Steps = _plan.Steps,
@@ -326,7 +401,7 @@ internal sealed class RunSession : IAsyncDisposable
     private StepFinished Finished(StepOutcome outcome, TimeSpan elapsed, Waits waits)
     {
         static double? Number(double value) => double.IsFinite(value) ? value : null;
-        var statistics = outcome.Statistics;
+        var statistics = outcome.Sums.Statistics;
         var referenceTime = _plan.Reference?.TimeSpent ?? TimeSpan.Zero;
         var reference = referenceTime - _referenceTime;
         _referenceTime = referenceTime;
@@ -335,7 +410,7 @@ internal sealed class RunSession : IAsyncDisposable
             Step = _progress.Step,
             Tokens = _progress.Tokens,
             SelectedTokens = _progress.SelectedTokens,
-            Loss = Number(outcome.WeightedLossSum / outcome.WeightSum),
+            Loss = Number(outcome.Sums.WeightedLossSum / outcome.Sums.WeightSum),
             AllLoss = Number(statistics.MeanLoss),
             SelectedLoss = Number(statistics.MeanSelectedLoss),
             UnselectedLoss = Number(statistics.MeanUnselectedLoss),
@@ -345,7 +420,7 @@ internal sealed class RunSession : IAsyncDisposable
             Threshold = Number(statistics.Threshold),
             NegativeExcessShare = Number(statistics.NegativeExcessShare),
             ExcessQuantiles = statistics.ExcessQuantiles.Count > 0 ? statistics.ExcessQuantiles : null,
-            SelectedShareByCorpus = outcome.ByCorpus.Length > 1 ? [.. outcome.ByCorpus.Select(count => count.Candidates == 0 ? 0 : (double)count.Selected / count.Candidates)] : null,
+            SelectedShareByCorpus = outcome.Sums.ByCorpus.Length > 1 ? [.. outcome.Sums.ByCorpus.Select(count => count.Candidates == 0 ? 0 : (double)count.Selected / count.Candidates)] : null,
             GradientNorm = outcome.GradientNorm,
             LearningRate = outcome.LearningRate,
             Milliseconds = elapsed.TotalMilliseconds,
@@ -354,7 +429,7 @@ internal sealed class RunSession : IAsyncDisposable
             ScoreWaitMilliseconds = waits.Scores.TotalMilliseconds,
             DataWaitMilliseconds = waits.Data.TotalMilliseconds,
             ReferenceMilliseconds = reference.TotalMilliseconds,
-            BatchesWithoutReference = outcome.BatchesWithoutReference,
+            BatchesWithoutReference = outcome.Sums.BatchesWithoutReference,
             Skipped = outcome.Skipped,
         };
     }
@@ -363,10 +438,12 @@ internal sealed class RunSession : IAsyncDisposable
 
     private void Publish(TrainingEvent e)
     {
+        // Followers only say what goes wrong.
+        if (!Leads && e is not (RunWarning or RunEnded)) return;
         // The loop, the checkpoint writer and the reference loader all have something to say.
         lock (_events)
         {
-            _metrics.Write(e);
+            _metrics?.Write(e);
             _tensorBoard?.Write(e);
         }
 

@@ -34,7 +34,8 @@ public sealed class TrainingRun
     /// <exception cref="RhoException">The output folder has a run already.</exception>
     public static TrainingRun Start(RunFile run)
     {
-        RunFolder.RefuseUsed(run.Output);
+        // Of processes that start together, the leader may have made the folder already.
+        if (!RankGroups.IsFollower) RunFolder.RefuseUsed(run.Output);
         return new TrainingRun(run, resume: false);
     }
 
@@ -80,21 +81,27 @@ public sealed class TrainingRun
     {
         if (Interlocked.Exchange(ref _used, 1) != 0) throw new InvalidOperationException("a run runs once");
         RunSession? session = null;
+        IRankGroup? ranks = null;
         try
         {
-            session = await RunSession.OpenAsync(Options, _resume, _events, new SingleRank(), stop);
+            ranks = RankGroups.Join();
+            session = await RunSession.OpenAsync(Options, _resume, _events, ranks, stop);
             session.SelectionObserver = SelectionObserver;
             session.TakeCheckpointRequest = () => Interlocked.Exchange(ref _wanted, null);
             var running = session;
             // A thread of its own: libtorch keeps one pool of workers per calling thread.
             var result = await Task.Factory.StartNew(() => running.Run(stop), CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
             session.End(result.State, null, result.Model);
+            await session.DisposeAsync();
+            session = null;
+            ranks.Dispose();
             return result;
         }
         catch (Exception e)
         {
             var stopped = e is OperationCanceledException && stop.IsCancellationRequested;
             session?.End(stopped ? RunState.Stopped : RunState.Failed, stopped ? null : e.Message, null);
+            ranks?.Abort(e.Message);
             if (session == null && stopped) return new RunResult(RunState.Stopped, 0, null, new Dictionary<string, double>(StringComparer.Ordinal));
             throw;
         }

@@ -53,13 +53,14 @@ internal sealed class CheckpointStore(string directory, CheckpointSection option
     }
 
     /// <summary>The newest whole checkpoint; null where there is none. Broken ones are passed over with a warning.</summary>
-    public (CheckpointState State, string Path)? Newest(Action<string> warn)
+    public string? Newest(Action<string> warn)
     {
         foreach (var (_, path) in List().OrderByDescending(entry => entry.Step))
         {
             try
             {
-                return (Verify(path), path);
+                Verify(path);
+                return path;
             }
             catch (RhoException e)
             {
@@ -98,25 +99,35 @@ internal sealed class CheckpointStore(string directory, CheckpointSection option
         foreach (var left in System.IO.Directory.EnumerateDirectories(directory, $"{Prefix}*.tmp")) Discard(left);
     }
 
-    private static CheckpointState Verify(string path)
+    /// <exception cref="CorruptDataException">The checkpoint has no readable state.json.</exception>
+    public static CheckpointState StateOf(string path)
     {
-        CheckpointState state;
         try
         {
-            state = JsonSerializer.Deserialize<CheckpointState>(File.ReadAllText(Path.Combine(path, StateFile)), CheckpointState.Json) ?? throw new JsonException("it is null");
-            if (state.Format != CheckpointState.CurrentFormat) throw new RhoException($"{path}: format is \"{state.Format}\", to be \"{CheckpointState.CurrentFormat}\"");
-            foreach (var (name, expected) in state.Files)
-            {
-                var actual = Describe(Path.Combine(path, name));
-                if (actual != expected) throw new CorruptDataException($"{path}: {name} does not have the checksum it was written with: it was changed or damaged");
-            }
+            var state = JsonSerializer.Deserialize<CheckpointState>(File.ReadAllText(Path.Combine(path, StateFile)), CheckpointState.Json) ?? throw new JsonException("it is null");
+            return state.Format == CheckpointState.CurrentFormat ? state : throw new CorruptDataException($"{path}: format is \"{state.Format}\", to be \"{CheckpointState.CurrentFormat}\"");
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or JsonException)
         {
             throw new CorruptDataException($"{path}: not a whole checkpoint: {e.Message}");
         }
+    }
 
-        return state;
+    private static void Verify(string path)
+    {
+        foreach (var (name, expected) in StateOf(path).Files)
+        {
+            try
+            {
+                if (Describe(Path.Combine(path, name)) == expected) continue;
+            }
+            catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+            {
+                throw new CorruptDataException($"{path}: {name} cannot be read: {e.Message}");
+            }
+
+            throw new CorruptDataException($"{path}: {name} does not have the checksum it was written with: it was changed or damaged");
+        }
     }
 
     private void Prune()
@@ -134,10 +145,9 @@ internal sealed class CheckpointStore(string directory, CheckpointSection option
         {
             try
             {
-                var state = JsonSerializer.Deserialize<CheckpointState>(File.ReadAllText(Path.Combine(path, StateFile)), CheckpointState.Json);
-                if (state?.Evaluation != null && state.Evaluation.TryGetValue(options.KeepBestBy!, out var loss) && loss < best.Loss) best = (loss, path);
+                if (StateOf(path).Evaluation is { } losses && losses.TryGetValue(options.KeepBestBy!, out var loss) && loss < best.Loss) best = (loss, path);
             }
-            catch (Exception e) when (e is IOException or JsonException)
+            catch (CorruptDataException)
             {
                 // One that cannot be read is not the best.
             }

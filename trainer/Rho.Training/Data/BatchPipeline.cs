@@ -108,23 +108,25 @@ internal sealed class BatchPipeline : IDisposable
     {
         var mixture = new Mixture(_data.Weights, _data.Limits);
         var current = new LoadedStretch?[channels.Length];
-        for (var index = 0L; ; index++)
+        while (true)
         {
-            // Ranks take the micro-batches of one order in turn.
-            var mine = index % _data.Ranks == _rank;
-            var builder = mine ? new BatchBuilder(_sequences, _data.Length, _data.DocumentsSeeEachOther, _reference) : null;
-            for (var slot = 0; slot < _sequences; slot++)
+            // Ranks take the micro-batches of one order in turn; the state is that after all of them.
+            var builder = new BatchBuilder(_sequences, _data.Length, _data.DocumentsSeeEachOther, _reference);
+            for (var rank = 0; rank < _data.Ranks; rank++)
             {
-                var corpus = mixture.Next(taken);
-                if (corpus < 0) return;
-                if (current[corpus] is not { Left: > 0 }) current[corpus] = await channels[corpus].Reader.ReadAsync(cancellation);
-                var stretch = current[corpus]!;
-                var sequence = stretch.Take();
-                taken[corpus]++;
-                builder?.Add(slot, corpus, stretch, sequence);
+                for (var slot = 0; slot < _sequences; slot++)
+                {
+                    var corpus = mixture.Next(taken);
+                    if (corpus < 0) return;
+                    if (current[corpus] is not { Left: > 0 }) current[corpus] = await channels[corpus].Reader.ReadAsync(cancellation);
+                    var stretch = current[corpus]!;
+                    var sequence = stretch.Take();
+                    taken[corpus]++;
+                    if (rank == _rank) builder.Add(slot, corpus, stretch, sequence);
+                }
             }
 
-            if (builder != null) await _batches.PutAsync(builder.Build(taken), cancellation);
+            await _batches.PutAsync(builder.Build(taken), cancellation);
         }
     }
 }

@@ -21,6 +21,6 @@ public sealed record PreparedBatch
     /// <summary>Whether the reference was away and reference.when_unavailable let this batch train on all tokens.</summary>
     public bool WithoutReference { get; init; }
 
-    /// <summary>Sequences taken from each corpus once this batch is trained: the state of the data.</summary>
+    /// <summary>Sequences taken from each corpus once this batch, and those of other ranks beside it, are trained: the state of the data.</summary>
     public required long[] Consumed { get; init; }
 }

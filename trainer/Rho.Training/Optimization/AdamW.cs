@@ -35,12 +35,9 @@ internal sealed class AdamW : IDisposable
     public long Steps { get; set; }
 
     /// <summary>The norm of the gradient buffer.</summary>
-    public unsafe double GradientNorm()
-    {
-        if (_cpu) return Math.Sqrt(FlatKernels.SumOfSquares(Pointer(_gradients), _gradients.NumberOfElements));
-        using var norm = _gradients.norm();
-        return norm.item<float>();
-    }
+    public double GradientNorm() => Norm(_gradients);
+
+    public double ParameterNorm() => Norm(_parameters);
 
     /// <summary>Moves the parameters by the gradients times <paramref name="scale"/>, and sets the gradients to zero.</summary>
     public unsafe void Step(double rate, double scale)
@@ -66,6 +63,14 @@ internal sealed class AdamW : IDisposable
     {
         FirstMoment.Dispose();
         SecondMoment.Dispose();
+    }
+
+    private unsafe double Norm(Tensor flat)
+    {
+        if (_cpu) return Math.Sqrt(FlatKernels.SumOfSquares(Pointer(flat), flat.NumberOfElements));
+        using var guard = no_grad();
+        using var norm = flat.norm();
+        return norm.item<float>();
     }
 
     private void StepOnDevice(long offset, long count, double rate, double decay, double scale)

@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using Rho.Model;
 using Rho.Selection;
 using TorchSharp;
@@ -9,25 +8,16 @@ namespace Rho.Training;
 /// <summary>What a micro-batch was trained on: weight 0 is dropped. Arrays are [sequences * length] and belong to the step; copy what is kept.</summary>
 public sealed record SelectedBatch(long Step, PreparedBatch Batch, float[] Losses, float[] Weights);
 
-/// <summary>What one step did; sums over its micro-batches.</summary>
+/// <summary>What one step did.</summary>
 internal sealed record StepOutcome
 {
-    public required SelectionStatistics Statistics { get; init; }
-
-    public required double WeightedLossSum { get; init; }
-
-    public required double WeightSum { get; init; }
+    public required StepSums Sums { get; init; }
 
     public required double Ratio { get; init; }
 
     public required double LearningRate { get; init; }
 
     public double? GradientNorm { get; init; }
-
-    /// <summary>Candidates and selected tokens by corpus.</summary>
-    public required (long Candidates, long Selected)[] ByCorpus { get; init; }
-
-    public int BatchesWithoutReference { get; init; }
 
     public string? Skipped { get; init; }
 
@@ -100,20 +90,17 @@ internal sealed class StepRunner : IDisposable
             Observer?.Invoke(new SelectedBatch(step + 1, batch, losses, weights));
         }
 
-        (lossSum, weightSum, statistics) = _ranks.Sum(lossSum, weightSum, statistics, byCorpus, Model.Gradients);
-        var rate = LearningRate.At(_run.Schedule, step, _steps);
-        var outcome = new StepOutcome
+        var sums = new StepSums
         {
-            Statistics = statistics,
             WeightedLossSum = lossSum,
             WeightSum = weightSum,
-            Ratio = ratio,
-            LearningRate = rate,
+            Statistics = statistics,
             ByCorpus = byCorpus,
             BatchesWithoutReference = batches.Count(batch => batch.WithoutReference),
-        };
-        if (selective && statistics.Compared > 0) Ratio.Observe(1 - statistics.NegativeExcessShare);
-        return Update(outcome, rate, problem);
+        }.Over(_ranks);
+        _ranks.Sum(Model.Gradients);
+        if (selective && sums.Statistics.Compared > 0) Ratio.Observe(1 - sums.Statistics.NegativeExcessShare);
+        return Update(new StepOutcome { Sums = sums, Ratio = ratio, LearningRate = LearningRate.At(_run.Schedule, step, _steps) }, problem);
     }
 
     /// <summary>Losses on held-out text: their sum and their number.</summary>
@@ -144,6 +131,8 @@ internal sealed class StepRunner : IDisposable
         return weights;
     }
 
+    public double ParameterNorm() => Optimizer.ParameterNorm();
+
     public void Dispose()
     {
         Optimizer.Dispose();
@@ -151,16 +140,19 @@ internal sealed class StepRunner : IDisposable
         Model.Dispose();
     }
 
-    private StepOutcome Update(StepOutcome outcome, double rate, string? problem)
+    private StepOutcome Update(StepOutcome outcome, string? problem)
     {
-        if (problem == null && outcome.WeightSum == 0)
+        // Ranks have to agree, or their weights would part.
+        Span<double> fine = [problem == null ? 1 : 0];
+        _ranks.Lowest(fine);
+        if (fine[0] == 0) problem ??= "the loss of another process is not a number";
+        if (problem == null && outcome.Sums.WeightSum == 0)
         {
             Optimizer.ZeroGradients();
             return outcome with { Skipped = "no token was selected" };
         }
 
-        var norm = Optimizer.GradientNorm() / outcome.WeightSum;
-        if (problem == null && !double.IsFinite(outcome.WeightedLossSum)) problem = "the loss of another rank is not a number";
+        var norm = Optimizer.GradientNorm() / outcome.Sums.WeightSum;
         if (problem == null && !double.IsFinite(norm)) problem = $"the gradient of {NonFiniteParameter()} is not a number";
         if (problem != null)
         {
@@ -169,8 +161,8 @@ internal sealed class StepRunner : IDisposable
         }
 
         var clip = _run.Optimizer.Clip;
-        var scale = (clip > 0 && norm > clip ? clip / norm : 1) / outcome.WeightSum;
-        Optimizer.Step(rate, scale);
+        var scale = (clip > 0 && norm > clip ? clip / norm : 1) / outcome.Sums.WeightSum;
+        Optimizer.Step(outcome.LearningRate, scale);
         Model.WeightsChanged();
         Average?.Update();
         return outcome with { GradientNorm = norm };
@@ -205,37 +197,43 @@ internal sealed class StepRunner : IDisposable
         Seed = Randomness.Derive((ulong)_run.Seed, 0x5E1EC7, (ulong)step, (ulong)(_ranks.Rank + _ranks.Size * index)),
     };
 
-    /// <summary>The whole step as one batch: exact, at the price of a forward pass more. Ranks exchange what is ranked.</summary>
+    /// <summary>
+    /// The whole step as one batch: exact, at the price of a forward pass more. Ranks exchange what is ranked, micro-batch by
+    /// micro-batch, so that the batch is in the order in which one process would have it.
+    /// </summary>
     private float[][] SelectGlobally(long step, IReadOnlyList<PreparedBatch> batches, float[][]? references, double ratio)
     {
-        var length = batches[0].Tokens.Length;
-        var usable = batches.Select((batch, i) => (Batch: batch, Index: i)).Where(item => !item.Batch.WithoutReference).ToList();
-        var tokens = usable.Sum(item => item.Batch.Tokens.Tokens.Length);
-        var current = new float[tokens];
-        var reference = _selector.Needs.HasFlag(LossKinds.Reference) ? new float[tokens] : null;
-        var words = _words == null ? null : new int[tokens];
-        var start = 0;
-        foreach (var (batch, index) in usable)
+        List<float> current = [], reference = [];
+        List<int> words = [];
+        var own = new int[batches.Count];
+        for (var i = 0; i < batches.Count; i++)
         {
-            var count = batch.Tokens.Tokens.Length;
-            var losses = current.AsSpan(start, count);
-            Model.Evaluate(batch.Tokens, losses);
-            CheckReference(batch, references?[index] ?? batch.Reference, losses);
-            if (reference != null) (references?[index] ?? batch.Reference!).CopyTo(reference, start);
-            if (words != null) _words!.Number(batch.Tokens.Tokens).CopyTo(words, start);
-            start += count;
+            var batch = batches[i];
+            var losses = batch.WithoutReference ? [] : new float[batch.Tokens.Tokens.Length];
+            var compared = batch.WithoutReference || !_selector.Needs.HasFlag(LossKinds.Reference) ? [] : references?[i] ?? batch.Reference!;
+            if (losses.Length > 0)
+            {
+                Model.Evaluate(batch.Tokens, losses);
+                CheckReference(batch, compared, losses);
+            }
+
+            own[i] = current.Count + _ranks.Gather<int>([losses.Length]).Take(_ranks.Rank).Sum();
+            current.AddRange(_ranks.Gather<float>(losses));
+            reference.AddRange(_ranks.Gather<float>(compared));
+            if (_words != null) words.AddRange(_ranks.Gather<int>(losses.Length > 0 ? _words.Number(batch.Tokens.Tokens) : []));
         }
 
-        var weights = _ranks.SelectTogether(_selector, ratio, length, Randomness.Derive((ulong)_run.Seed, 0x5E1EC7, (ulong)step), current, reference, words);
-        var result = batches.Select(batch => new float[batch.Tokens.Tokens.Length]).ToArray();
-        start = 0;
-        foreach (var (_, index) in usable)
-        {
-            weights.AsSpan(start, result[index].Length).CopyTo(result[index]);
-            start += result[index].Length;
-        }
-
-        return result;
+        var weights = new float[current.Count];
+        _selector.Select(
+            new TokenLosses
+            {
+                Current = current.ToArray(),
+                Reference = reference.ToArray(),
+                Words = words.ToArray(),
+                Length = batches[0].Tokens.Length,
+                Seed = Randomness.Derive((ulong)_run.Seed, 0x5E1EC7, (ulong)step),
+            }, ratio, weights);
+        return [.. batches.Select((batch, i) => batch.WithoutReference ? [] : weights[own[i]..(own[i] + batch.Tokens.Tokens.Length)])];
     }
 
     /// <summary>A token with a target and without a reference loss means that the reference saw other text or other documents.</summary>

@@ -1,0 +1,93 @@
+using System.Runtime.InteropServices;
+using System.Text;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace Rho.Training;
+
+/// <summary>The processes of one mpirun, on one machine or several.</summary>
+internal sealed unsafe class MpiGroup : IRankGroup
+{
+    private const int ChunkElements = 1 << 28;
+    private readonly Mpi _mpi;
+
+    private MpiGroup(Mpi mpi)
+    {
+        _mpi = mpi;
+        (Rank, Size) = (mpi.Rank(), mpi.Size());
+    }
+
+    public int Rank { get; }
+
+    public int Size { get; }
+
+    public static MpiGroup Join()
+    {
+        var mpi = new Mpi();
+        mpi.Initialize();
+        return new MpiGroup(mpi);
+    }
+
+    public void Sum(Span<double> values)
+    {
+        fixed (double* pointer = values) _mpi.AllReduce(pointer, values.Length, _mpi.Double, _mpi.Add);
+    }
+
+    public void Sum(Tensor flat)
+    {
+        using var scope = NewDisposeScope();
+        var host = flat.device_type == DeviceType.CPU ? flat : flat.cpu();
+        var pointer = AdamW.Pointer(host);
+        for (long start = 0; start < host.NumberOfElements; start += ChunkElements)
+            _mpi.AllReduce(pointer + start, (int)Math.Min(ChunkElements, host.NumberOfElements - start), _mpi.Float, _mpi.Add);
+        if (ReferenceEquals(host, flat)) return;
+        using var guard = no_grad();
+        flat.copy_(host);
+    }
+
+    public void Lowest(Span<double> values)
+    {
+        fixed (double* pointer = values) _mpi.AllReduce(pointer, values.Length, _mpi.Double, _mpi.Least);
+    }
+
+    public T[] Gather<T>(ReadOnlySpan<T> own)
+        where T : unmanaged
+    {
+        // First the lengths, as a sum of vectors with one place each.
+        Span<double> lengths = stackalloc double[Size];
+        lengths[Rank] = own.Length * sizeof(T);
+        Sum(lengths);
+        var counts = new int[Size];
+        var starts = new int[Size];
+        for (var i = 0; i < Size; i++)
+        {
+            counts[i] = (int)lengths[i];
+            starts[i] = i == 0 ? 0 : starts[i - 1] + counts[i - 1];
+        }
+
+        var all = new T[(starts[^1] + counts[^1]) / sizeof(T)];
+        fixed (T* send = own, receive = all)
+        fixed (int* c = counts, s = starts)
+            _mpi.AllGather(send, counts[Rank], receive, c, s);
+        return all;
+    }
+
+    public string Broadcast(string text)
+    {
+        var bytes = Rank == 0 ? Encoding.UTF8.GetBytes(text) : [];
+        Span<double> length = [bytes.Length];
+        Sum(length);
+        if (Rank != 0) bytes = new byte[(int)length[0]];
+        fixed (byte* pointer = bytes) _mpi.Broadcast(pointer, bytes.Length);
+        return Encoding.UTF8.GetString(bytes);
+    }
+
+    public void Abort(string message)
+    {
+        // The process ends in this call: nobody else gets to say why.
+        Console.Error.WriteLine($"process {Rank} of {Size}: {message}");
+        _mpi.Abort();
+    }
+
+    public void Dispose() => _mpi.Finish();
+}
