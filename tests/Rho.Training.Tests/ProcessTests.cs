@@ -6,7 +6,6 @@ using Rho.Data;
 namespace Rho.Training.Tests;
 
 /// <summary>Runs that are killed, and runs of several processes.</summary>
-[Trait("Category", "Slow")]
 public sealed partial class ProcessTests : IDisposable
 {
     private readonly World _world = new();
@@ -39,40 +38,50 @@ public sealed partial class ProcessTests : IDisposable
     }
 
     [Fact]
-    public async Task Run_KilledTwentyTimesAtRandomMoments_EndsWithTheSameBits()
+    public Task Run_KilledThreeTimes_EndsWithTheSameBits() => EndsWithTheSameBitsAsync(kills: 3, stepsBetween: 15);
+
+    [Fact]
+    [Trait("Category", "Slow")]
+    public Task Run_KilledTwentyTimesAtRandomMoments_EndsWithTheSameBits() => EndsWithTheSameBitsAsync(kills: 20, stepsBetween: 60);
+
+    /// <summary>Kills a run again and again; each of its processes gets at most <paramref name="stepsBetween"/> steps further than the one before.</summary>
+    private async Task EndsWithTheSameBitsAsync(int kills, int stepsBetween)
     {
         var corpus = _world.Corpus("corpus", [90, 60], padded: true);
         var extra = _world.Slm(Source());
-        RunFile Run(string name) => Write(_world.Run(name, corpus, extra, steps: 2000) with { Checkpoints = new CheckpointSection { EverySteps = 7 } });
+        var steps = (kills + 1L) * stepsBetween;
+        RunFile Run(string name) => Write(_world.Run(name, corpus, extra, steps) with { Checkpoints = new CheckpointSection { EverySteps = 7 } });
         var whole = Run("whole");
-        Assert.Equal(0, (await TrainerProcess.EndAsync(TrainerProcess.Start("train", _world.At("whole.json")))).Code);
+        Assert.Equal(0, (await TrainerProcess.EndAsync(TrainerProcess.Start(null, "train", _world.At("whole.json")))).Code);
 
         var cut = Run("cut");
         var random = new Random(20);
-        for (var kill = 0; kill < 20; kill++)
+        for (var kill = 0; kill < kills; kill++)
         {
             var before = LastStep(cut);
-            using var process = File.Exists(Path.Combine(cut.Output, "run.json")) ? TrainerProcess.Start("resume", cut.Output) : TrainerProcess.Start("train", _world.At("cut.json"));
-            var limit = Stopwatch.StartNew();
+            using var process = File.Exists(Path.Combine(cut.Output, "run.json"))
+                ? TrainerProcess.Start(before + stepsBetween, "resume", cut.Output)
+                : TrainerProcess.Start(before + stepsBetween, "train", _world.At("cut.json"));
             // Some die before their first step, most between two checkpoints, some while one is written.
-            while (kill % 5 != 4 && LastStep(cut) < before + 5 && !process.HasExited && limit.Elapsed < World.Patience) await Task.Delay(20);
+            if (kill % 5 != 4) await UntilStepAsync(cut, before + random.Next(1, stepsBetween), process);
             await Task.Delay(random.Next(150));
+            Assert.False(process.HasExited);
             process.Kill();
             await process.WaitForExitAsync().WaitAsync(World.Patience);
         }
 
-        Assert.InRange(LastStep(cut), 20, 1999);
-        var (code, error) = await TrainerProcess.EndAsync(TrainerProcess.Start("resume", cut.Output));
+        Assert.InRange(LastStep(cut), 1, steps - 1);
+        var (code, error) = await TrainerProcess.EndAsync(TrainerProcess.Start(null, "resume", cut.Output));
         Assert.True(code == 0, error);
         Assert.Equal(World.Weights(Path.Combine(whole.Output, "final")), World.Weights(Path.Combine(cut.Output, "final")));
-        Assert.Equal(2000, File.ReadLines(Path.Combine(cut.Output, "metrics.jsonl")).Count(line => line.StartsWith("{\"event\":\"step\"", StringComparison.Ordinal)));
+        Assert.Equal(Enumerable.Range(1, (int)steps), Steps(cut).Select(step => step["step"]!.GetValue<int>()));
     }
 
     [Fact]
     public async Task Run_Terminated_WritesACheckpointAndEnds()
     {
         var run = Write(_world.Run("out", _world.Corpus("corpus", [40]), steps: 100_000));
-        var process = TrainerProcess.Start("train", _world.At("out.json"));
+        var process = TrainerProcess.Start(null, "train", _world.At("out.json"));
         await UntilStepAsync(run, 3, process);
         Assert.Equal(0, Signal(process.Id, 15));
         Assert.Equal(2, (await TrainerProcess.EndAsync(process)).Code);
@@ -82,81 +91,101 @@ public sealed partial class ProcessTests : IDisposable
     private static async Task UntilStepAsync(RunFile run, long step, Process process)
     {
         var limit = Stopwatch.StartNew();
-        while (LastStep(run) < step && !process.HasExited && limit.Elapsed < World.Patience) await Task.Delay(20);
+        while (LastStep(run) < step && !process.HasExited && limit.Elapsed < 2 * World.Patience) await Task.Delay(20);
     }
 
-    [Theory]
-    [InlineData(2, "")]
+    [MpiFact]
+    public Task Run_TwoRanks_EqualOneProcess() => RanksEqualOneProcessAsync(2, "");
+
+    [MpiTheory]
+    [Trait("Category", "Slow")]
     [InlineData(3, "")]
+    [InlineData(4, "")]
     [InlineData(2, ", \"scope\": \"global_batch\"")]
-    public async Task Run_SeveralRanks_EqualsOneProcessAtEqualBatch(int ranks, string objective)
+    [InlineData(4, ", \"scope\": \"sequence\"")]
+    public Task Run_SeveralRanks_EqualOneProcess(int ranks, string objective) => RanksEqualOneProcessAsync(ranks, objective);
+
+    private async Task RanksEqualOneProcessAsync(int ranks, string objective)
     {
-        if (!TrainerProcess.HasMpi) return;
         var corpus = _world.Corpus("corpus", [90, 60], padded: true);
         var extra = _world.Slm(Source(), objective);
         RunFile Run(string name, int accumulation) => Write(_world.Run(name, corpus, extra) with { Batch = new BatchSection { Sequences = 4, Accumulation = accumulation } });
         var one = Run("one", ranks * 2);
         var many = Run("many", 2);
-        Assert.Equal(0, (await TrainerProcess.EndAsync(TrainerProcess.Start("train", _world.At("one.json")))).Code);
-        var (code, error) = await TrainerProcess.EndAsync(TrainerProcess.StartRanks(ranks, "train", _world.At("many.json")));
+        Assert.Equal(0, (await TrainerProcess.EndAsync(TrainerProcess.Start(null, "train", _world.At("one.json")))).Code);
+        var (code, error) = await TrainerProcess.EndAsync(TrainerProcess.StartRanks(ranks, null, "train", _world.At("many.json")));
         Assert.True(code == 0, error);
+
+        var (first, last) = (Steps(one), Steps(many));
+        Assert.Equal(first.Count, last.Count);
+        for (var i = 0; i < first.Count; i++)
+        {
+            // The first step differs by the order of a sum alone; AdamW then makes what is left of it grow.
+            var relative = i == 0 ? 2e-6 : 1e-3;
+            foreach (var field in new[] { "loss", "all_loss", "gradient_norm", "threshold" })
+            {
+                var expected = first[i][field]!.GetValue<double>();
+                Assert.Equal(expected, last[i][field]!.GetValue<double>(), relative * (1 + Math.Abs(expected)));
+            }
+
+            Assert.Equal(first[i]["selected_tokens"]!.GetValue<long>(), last[i]["selected_tokens"]!.GetValue<long>());
+        }
 
         var (a, b) = (Weights(Path.Combine(one.Output, "final")), Weights(Path.Combine(many.Output, "final")));
         for (var i = 0; i < a.Length; i++) Assert.Equal(a[i], b[i], 2e-4);
-        var (first, last) = (Steps(one), Steps(many));
-        for (var i = 0; i < first.Count; i++)
-        {
-            foreach (var field in new[] { "loss", "all_loss", "gradient_norm", "threshold" }) Assert.Equal(first[i][field]!.GetValue<double>(), last[i][field]!.GetValue<double>(), 2e-3);
-            Assert.Equal(first[i]["selected_tokens"]!.GetValue<long>(), last[i]["selected_tokens"]!.GetValue<long>());
-        }
     }
 
     private static List<JsonNode> Steps(RunFile run) =>
         [.. File.ReadLines(Path.Combine(run.Output, "metrics.jsonl")).Select(line => JsonNode.Parse(line)!).Where(line => line["event"]!.GetValue<string>() == "step")];
 
-    [Fact]
+    [MpiFact]
+    [Trait("Category", "Slow")]
     public async Task Run_TwoRanks_StoppedAndResumed_EqualsUninterrupted()
     {
-        if (!TrainerProcess.HasMpi) return;
         var corpus = _world.Corpus("corpus", [90, 60]);
         var extra = _world.Slm(Source());
-        var whole = Write(_world.Run("whole", corpus, extra, steps: 400));
-        var cut = Write(_world.Run("cut", corpus, extra, steps: 400));
-        Assert.Equal(0, (await TrainerProcess.EndAsync(TrainerProcess.StartRanks(2, "train", _world.At("whole.json")))).Code);
-        var process = TrainerProcess.StartRanks(2, "train", _world.At("cut.json"));
-        await UntilStepAsync(cut, 20, process);
+        var whole = Write(_world.Run("whole", corpus, extra, steps: 60));
+        var cut = Write(_world.Run("cut", corpus, extra, steps: 60));
+        Assert.Equal(0, (await TrainerProcess.EndAsync(TrainerProcess.StartRanks(2, null, "train", _world.At("whole.json")))).Code);
+        var process = TrainerProcess.StartRanks(2, 30, "train", _world.At("cut.json"));
+        await UntilStepAsync(cut, 22, process);
         Assert.Equal(0, Signal(process.Id, 15)); // mpirun passes it on to all ranks.
         await TrainerProcess.EndAsync(process);
-        Assert.InRange(LastStep(cut), 20, 399);
-        var (code, error) = await TrainerProcess.EndAsync(TrainerProcess.StartRanks(2, "resume", cut.Output));
+        Assert.InRange(LastStep(cut), 22, 32);
+        var (code, error) = await TrainerProcess.EndAsync(TrainerProcess.StartRanks(2, null, "resume", cut.Output));
         Assert.True(code == 0, error);
         Assert.Equal(World.Weights(Path.Combine(whole.Output, "final")), World.Weights(Path.Combine(cut.Output, "final")));
-        (code, error) = await TrainerProcess.EndAsync(TrainerProcess.Start("resume", cut.Output));
+        (code, error) = await TrainerProcess.EndAsync(TrainerProcess.Start(null, "resume", cut.Output));
         Assert.Equal(1, code);
         Assert.Contains("was trained by 2 processes", error, StringComparison.Ordinal);
     }
 
-    [Fact]
+    [MpiFact]
+    [Trait("Category", "Slow")]
     public async Task Run_ARankDies_AllEndWithAnError()
     {
-        if (!TrainerProcess.HasMpi) return;
         var run = Write(_world.Run("out", _world.Corpus("corpus", [90, 60]), steps: 100_000));
-        var process = TrainerProcess.StartRanks(2, "train", _world.At("out.json"));
-        await UntilStepAsync(run, 10, process);
-        var ranks = Process.GetProcessesByName("dotnet").Where(candidate => CommandLine(candidate.Id).Contains(_world.At("out.json"), StringComparison.Ordinal) && !CommandLine(candidate.Id).Contains("mpirun", StringComparison.Ordinal)).ToList();
+        var process = TrainerProcess.StartRanks(2, null, "train", _world.At("out.json"));
+        var checkpoints = Path.Combine(run.Output, "checkpoints");
+        bool HasCheckpoint() => Directory.Exists(checkpoints) && Directory.EnumerateDirectories(checkpoints, "step-*").Any();
+        var limit = Stopwatch.StartNew();
+        while (!HasCheckpoint() && !process.HasExited && limit.Elapsed < 2 * World.Patience) await Task.Delay(20);
+        var ranks = Process.GetProcessesByName("dotnet").Where(candidate => CommandLine(candidate.Id).Contains(_world.At("out.json"), StringComparison.Ordinal)).ToList();
         Assert.Equal(2, ranks.Count);
         ranks[^1].Kill();
-        Assert.NotEqual(0, (await TrainerProcess.EndAsync(process)).Code);
-        Assert.Contains("step-", Directory.EnumerateDirectories(Path.Combine(run.Output, "checkpoints")).First(), StringComparison.Ordinal);
+        var (code, error) = await TrainerProcess.EndAsync(process);
+        Assert.NotEqual(0, code);
+        Assert.Contains("exited on signal 9", error, StringComparison.Ordinal); // mpirun names the rank.
+        Assert.True(HasCheckpoint());
     }
 
-    [Fact]
+    [MpiFact]
+    [Trait("Category", "Slow")]
     public async Task Run_ARankCannotStart_AllEndWithItsReason()
     {
-        if (!TrainerProcess.HasMpi) return;
         var run = _world.Run("out", _world.Corpus("corpus", [4]));
         Write(run with { Steps = null, Data = run.Data with { Corpora = [run.Data.Corpora[0] with { Epochs = 1 }] } });
-        var (code, error) = await TrainerProcess.EndAsync(TrainerProcess.StartRanks(2, "train", _world.At("out.json")));
+        var (code, error) = await TrainerProcess.EndAsync(TrainerProcess.StartRanks(2, null, "train", _world.At("out.json")));
         Assert.NotEqual(0, code);
         Assert.Contains("fewer than the 16 of one step", error, StringComparison.Ordinal);
     }

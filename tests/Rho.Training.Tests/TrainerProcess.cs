@@ -6,6 +6,12 @@ namespace Rho.Training.Tests;
 /// <summary>Runs in processes of their own, so that they can be killed and stand beside each other: this assembly, started as a program.</summary>
 public static class TrainerProcess
 {
+    /// <summary>Names the step at which the program holds until it is stopped, so that a run cannot end before it is.</summary>
+    private const string HoldVariable = "RHO_TEST_HOLD_AT_STEP";
+
+    /// <summary>For the end of a process that trains beside other work; what is waited for comes in seconds on an idle machine.</summary>
+    private static readonly TimeSpan s_patience = TimeSpan.FromMinutes(5);
+
     /// <summary>The program: "train RUN.json" or "resume DIR"; SIGTERM stops the run.</summary>
     public static async Task<int> Main(string[] arguments)
     {
@@ -18,6 +24,15 @@ public static class TrainerProcess
         try
         {
             var run = arguments[0] == "train" ? TrainingRun.Start(RunFile.Load(arguments[1])) : TrainingRun.Resume(arguments[1]);
+            if (Environment.GetEnvironmentVariable(HoldVariable) is { } hold)
+            {
+                var last = long.Parse(hold, System.Globalization.CultureInfo.InvariantCulture);
+                run.SelectionObserver = selected =>
+                {
+                    if (selected.Step > last) stop.Token.WaitHandle.WaitOne();
+                };
+            }
+
             var result = await run.RunAsync(stop.Token);
             return result.State == RunState.Finished ? 0 : 2;
         }
@@ -28,26 +43,29 @@ public static class TrainerProcess
         }
     }
 
-    public static Process Start(params string[] arguments) => Launch("dotnet", ["exec", typeof(TrainerProcess).Assembly.Location, .. arguments]);
+    /// <param name="holdAt">The step after which it holds until SIGTERM, or null to run to its end.</param>
+    public static Process Start(long? holdAt, params string[] arguments) => Launch("dotnet", holdAt, ["exec", typeof(TrainerProcess).Assembly.Location, .. arguments]);
 
     /// <summary>The program as several ranks on this machine.</summary>
-    public static Process StartRanks(int ranks, params string[] arguments) =>
-        Launch("mpirun", ["--allow-run-as-root", "--oversubscribe", "-np", $"{ranks}", "dotnet", "exec", typeof(TrainerProcess).Assembly.Location, .. arguments]);
+    public static Process StartRanks(int ranks, long? holdAt, params string[] arguments) =>
+        Launch("mpirun", holdAt, ["--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-np", $"{ranks}", "dotnet", "exec", typeof(TrainerProcess).Assembly.Location, .. arguments]);
 
-    public static bool HasMpi => File.Exists("/usr/bin/mpirun");
+    /// <summary>Whether mpirun is there to start ranks with.</summary>
+    public static bool HasMpi { get; } = (Environment.GetEnvironmentVariable("PATH") ?? "").Split(':').Any(directory => File.Exists(Path.Combine(directory, "mpirun")));
 
-    private static Process Launch(string program, IEnumerable<string> arguments)
+    private static Process Launch(string program, long? holdAt, IEnumerable<string> arguments)
     {
         var start = new ProcessStartInfo(program, arguments) { RedirectStandardError = true, RedirectStandardOutput = true, UseShellExecute = false };
         start.Environment["OMP_NUM_THREADS"] = "1";
         start.Environment["OMP_WAIT_POLICY"] = "PASSIVE";
+        if (holdAt != null) start.Environment[HoldVariable] = $"{holdAt}";
         return Process.Start(start)!;
     }
 
     /// <summary>Waits for the end; gives the exit code and what was said on stderr.</summary>
     public static async Task<(int Code, string Error)> EndAsync(Process process)
     {
-        using var limit = new CancellationTokenSource(World.Patience);
+        using var limit = new CancellationTokenSource(s_patience);
         try
         {
             var output = process.StandardOutput.ReadToEndAsync(limit.Token);
@@ -59,6 +77,25 @@ public static class TrainerProcess
         finally
         {
             if (!process.HasExited) process.Kill(entireProcessTree: true);
+            process.Dispose();
         }
+    }
+}
+
+/// <summary>A test that starts ranks with mpirun; skipped where that is not installed.</summary>
+internal sealed class MpiFactAttribute : FactAttribute
+{
+    public MpiFactAttribute()
+    {
+        if (!TrainerProcess.HasMpi) Skip = "mpirun is not installed (Debian: openmpi-bin)";
+    }
+}
+
+/// <summary>As <see cref="MpiFactAttribute"/>, with data.</summary>
+internal sealed class MpiTheoryAttribute : TheoryAttribute
+{
+    public MpiTheoryAttribute()
+    {
+        if (!TrainerProcess.HasMpi) Skip = "mpirun is not installed (Debian: openmpi-bin)";
     }
 }

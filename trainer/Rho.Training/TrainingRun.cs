@@ -30,6 +30,9 @@ public sealed class TrainingRun
     /// </summary>
     public Action<SelectedBatch>? SelectionObserver { get; set; }
 
+    /// <summary>Whether this process was started by mpirun beside others and is not their first: it trains, and leaves files and progress to that one.</summary>
+    public static bool IsFollower => RankGroups.IsFollower;
+
     /// <summary>A new run. Nothing is opened or written before <see cref="RunAsync"/>.</summary>
     /// <exception cref="RhoException">The output folder has a run already.</exception>
     public static TrainingRun Start(RunFile run)

@@ -24,8 +24,8 @@ internal static class TrainCommand
         command.SetAction(async (result, cancellation) =>
         {
             var run = result.GetValue(resume) is { } directory ? TrainingRun.Resume(directory) : TrainingRun.Start(RunFile.Load(result.GetValue(file)!));
-            using var progress = new TrainingProgress("training");
-            var ended = await progress.RunAsync(run, cancellation);
+            using var progress = TrainingRun.IsFollower ? null : new TrainingProgress("training");
+            var ended = progress == null ? await run.RunAsync(cancellation) : await progress.RunAsync(run, cancellation);
             if (ended.State == RunState.Finished) return 0;
             await Console.Error.WriteLineAsync($"stopped after step {ended.Step}; go on with: rho train --resume {run.Directory}");
             throw new OperationCanceledException(cancellation);
