@@ -7,7 +7,7 @@ namespace Rho.Hosting;
 
 /// <summary>
 /// Collects System.Diagnostics.Metrics and writes them in Prometheus' text format 0.0.4. Meters whose name starts with "Rho" come out as
-/// rho_*; those of the runtime and the web server under their own names. Names get the unit and, for counters, _total appended.
+/// rho_*; those of the runtime and the web server under their own names, as do aliases (a meter "vllm"). Names get the unit and, for counters, _total appended.
 /// Meters of another host in the same process (another <see cref="IMeterFactory"/>) are left out.
 /// </summary>
 internal sealed class PrometheusMetrics : IDisposable
@@ -17,7 +17,7 @@ internal sealed class PrometheusMetrics : IDisposable
 
     public const string ContentType = "text/plain; version=0.0.4; charset=utf-8";
 
-    private static readonly string[] Meters = ["Rho", "System.Runtime", "Microsoft.AspNetCore.Server.Kestrel", "Microsoft.AspNetCore.Hosting"];
+    private static readonly string[] Meters = ["Rho", "System.Runtime", "Microsoft.AspNetCore.Server.Kestrel", "Microsoft.AspNetCore.Hosting", "vllm"];
     private readonly Lock _scrape = new();
     private readonly ConcurrentDictionary<string, Family> _families = new(StringComparer.Ordinal);
     private readonly MeterListener _listener = new();

@@ -3,7 +3,8 @@ using System.Globalization;
 using System.Text.Json;
 using Rho.Benchmarks;
 
-// Rho.Benchmarks [--rounds N] [--steps N] [--sizes default,...] [--dtypes float32,bfloat16] [--modes score,clm,slm-cached] [--python PATH]
+// Rho.Benchmarks [--rounds N] [--steps N] [--sizes 0,1,2] [--dtypes float32,bfloat16] [--modes score,clm,slm-cached,generate-batch-1,generate-batch-8] [--python PATH]
+// Rho.Benchmarks --serving SECONDS [--sizes 0] [--dtypes bfloat16]: latency and throughput of the inference endpoint as load grows.
 // Every figure comes from a process of its own; Rho and the peer take turns, and the ratio is the median over the rounds.
 var options = new Dictionary<string, string>(StringComparer.Ordinal);
 for (var i = 0; i + 1 < args.Length; i += 2) options[args[i]] = args[i + 1];
@@ -13,6 +14,9 @@ int Number(string name, int fallback) => int.Parse(Option(name, $"{fallback}"), 
 var steps = Number("steps", 7);
 if (options.TryGetValue("--worker", out var worker))
     return Worker.Run(Sizes.All[int.Parse(worker, CultureInfo.InvariantCulture)], Option("dtype", "float32"), Option("mode", "score"), steps);
+
+if (options.TryGetValue("--serving", out var seconds))
+    return await ServingLoad.RunAsync(Sizes.All[Number("sizes", 0)], Option("dtypes", "bfloat16"), int.Parse(seconds, CultureInfo.InvariantCulture));
 
 var python = Option("python", "/usr/bin/python3");
 var peer = Path.Combine(AppContext.BaseDirectory, "torch_llama.py");
@@ -32,10 +36,10 @@ foreach (var index in chosen)
             var theirs = new List<Figure>();
             for (var round = 0; round < Number("rounds", 3); round++)
             {
-                ours.Add(Measure(Environment.ProcessPath!, ["--worker", $"{index}", "--dtype", dtype, "--mode", mode, "--steps", $"{steps}"]));
+                ours.Add(Measure(Environment.ProcessPath!, ["--worker", $"{index}", "--dtype", dtype, "--mode", mode, "--steps", $"{steps}"], mode));
                 // The peak is that of the whole process, read after the last step.
                 const string wrapper = "import sys, runpy, resource; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__'); print('{\"peak_mb\": %d}' % (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024))";
-                theirs.Add(Measure(python, ["-c", wrapper, peer, .. sizes.Arguments(dtype, steps, mode)]));
+                theirs.Add(Measure(python, ["-c", wrapper, peer, .. sizes.Arguments(dtype, steps, mode)], mode));
             }
 
             var ratio = Median(ours.Zip(theirs, (a, b) => a.TokensPerSecond / b.TokensPerSecond));
@@ -53,7 +57,7 @@ static double Median(IEnumerable<double> values)
     return sorted[sorted.Count / 2];
 }
 
-static Figure Measure(string program, IEnumerable<string> arguments)
+static Figure Measure(string program, IEnumerable<string> arguments, string mode)
 {
     var start = new ProcessStartInfo(program, arguments) { RedirectStandardOutput = true, UseShellExecute = false };
     start.Environment["OMP_WAIT_POLICY"] = "PASSIVE";
@@ -63,7 +67,8 @@ static Figure Measure(string program, IEnumerable<string> arguments)
     while (process.StandardOutput.ReadLine() is { } line)
     {
         using var json = JsonDocument.Parse(line);
-        if (json.RootElement.TryGetProperty("tokens_per_second", out var tokens)) speed = tokens.GetDouble();
+        // The peer measures generation at batch 1 and 8 in one go.
+        if (json.RootElement.TryGetProperty("tokens_per_second", out var tokens) && json.RootElement.GetProperty("mode").GetString() == mode) speed = tokens.GetDouble();
         if (json.RootElement.TryGetProperty("peak_mb", out var megabytes)) peak = megabytes.GetDouble();
     }
 

@@ -16,6 +16,6 @@ internal sealed record Sizes(string Name, int Hidden, int Layers, int Heads, int
     internal IEnumerable<string> Arguments(string dtype, int steps, string mode) =>
     [
         "--hidden", $"{Hidden}", "--layers", $"{Layers}", "--heads", $"{Heads}", "--kv-heads", $"{KeyValueHeads}", "--vocab", $"{Vocabulary}", "--seq", $"{Length}",
-        "--batch", $"{Batch}", "--intermediate", $"{Intermediate}", "--dtype", dtype, "--steps", $"{steps}", "--threads", $"{Environment.ProcessorCount}", "--modes", mode,
+        "--batch", mode.StartsWith("generate", StringComparison.Ordinal) ? "8" : $"{Batch}", "--intermediate", $"{Intermediate}", "--dtype", dtype, "--steps", $"{steps}", "--threads", $"{Environment.ProcessorCount}", "--modes", mode.StartsWith("generate", StringComparison.Ordinal) ? "generate" : mode,
     ];
 }

@@ -29,7 +29,12 @@ internal static class Worker
         var tokens = new int[sizes.Tokens];
         foreach (ref var token in tokens.AsSpan()) token = random.Next(sizes.Vocabulary);
         Action step;
-        if (mode == "score")
+        var made = sizes.Tokens;
+        if (mode.StartsWith("generate-batch-", StringComparison.Ordinal))
+        {
+            (step, made) = Generation.Step(config, compute, int.Parse(mode["generate-batch-".Length..], CultureInfo.InvariantCulture));
+        }
+        else if (mode == "score")
         {
             var reference = ReferenceModel.Of(LanguageModel.Create(config, 0, CPU, compute), "none");
             var losses = new float[tokens.Length];
@@ -52,7 +57,7 @@ internal static class Worker
         Array.Sort(times);
         var median = times[steps / 2];
         Console.WriteLine(string.Create(CultureInfo.InvariantCulture,
-            $"{{\"mode\": \"{mode}\", \"tokens_per_second\": {sizes.Tokens / median * 1e3:0.0}, \"step_ms\": {median:0.00}, \"peak_mb\": {PeakMegabytes():0}}}"));
+            $"{{\"mode\": \"{mode}\", \"tokens_per_second\": {made / median * 1e3:0.0}, \"step_ms\": {median:0.00}, \"peak_mb\": {PeakMegabytes():0}}}"));
         return 0;
     }
 

@@ -45,7 +45,11 @@ internal static class TestModels
         model.Flat.mul_(6);
         foreach (var norm in model.Layers.SelectMany(layer => new[] { layer.InputNorm, layer.PostNorm }).Append(model.FinalNorm)) norm.fill_(1);
         model.Save(folder, Tokenizer);
+        File.WriteAllText(Path.Combine(folder, "chat_template.jinja"), ChatTemplate);
     }
+
+    public const string ChatTemplate =
+        "{% for message in messages %}{% if message.role == 'banned' %}{{ raise_exception('this role is banned') }}{% endif %}<|{{ message.role }}|>{{ message.content }}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}";
 
     private static Tokenizer Train()
     {

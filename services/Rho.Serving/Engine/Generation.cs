@@ -29,6 +29,9 @@ public sealed class Generation
 
     internal long? FirstToken { get; set; }
 
+    /// <summary>Whether the last piece was written, or a failure.</summary>
+    internal bool HasEnded { get; private set; }
+
     internal bool IsCancelled => _isCancelled;
 
     internal int Unread => _chunks.Reader.Count;
@@ -63,9 +66,14 @@ public sealed class Generation
     internal bool EndChoice()
     {
         if (--_choicesLeft > 0) return false;
+        HasEnded = true;
         _chunks.Writer.TryComplete();
         return true;
     }
 
-    internal void Fail(Exception exception) => _chunks.Writer.TryComplete(exception);
+    internal void Fail(Exception exception)
+    {
+        HasEnded = true;
+        _chunks.Writer.TryComplete(exception);
+    }
 }

@@ -74,6 +74,12 @@ public sealed partial class InferenceEngine : IAsyncDisposable
     /// <summary>A moment's state, for metrics and tests.</summary>
     public EngineState State { get; private set; } = new(0, 0, 0, 0);
 
+    /// <summary>Steps computed so far.</summary>
+    public long Steps { get; private set; }
+
+    /// <summary>Sequences that gave their blocks back and were computed anew.</summary>
+    public long Preemptions => _scheduler.Preemptions;
+
     /// <summary>Throws what <see cref="Submit"/> would throw for a request of so many tokens, before anything is spent on it.</summary>
     public void CheckRoom(long tokens, string client)
     {
@@ -269,9 +275,10 @@ public sealed partial class InferenceEngine : IAsyncDisposable
         Send(shares);
         foreach (var share in shares)
         {
-            if (share.Sequence.Finished) End(share.Sequence);
+            if (share.Sequence.Finished && !share.Sequence.Generation.HasEnded) End(share.Sequence);
         }
 
+        Steps++;
         var seconds = _time.GetElapsedTime(start).TotalSeconds;
         _secondsPerToken = _secondsPerToken == 0 ? seconds / _batch.Count : (0.9 * _secondsPerToken) + (0.1 * seconds / _batch.Count);
         _metrics.Stepped(Name, seconds, _batch.Count);
@@ -321,19 +328,36 @@ public sealed partial class InferenceEngine : IAsyncDisposable
             _model.Parallel(count, (_, i) =>
             {
                 var output = _outputs[begin + i];
-                _outputs[begin + i] = output with { Result = Read(output, _logits.AsSpan(i * vocabulary, vocabulary)) };
+                _outputs[begin + i] = Read(output, _logits.AsSpan(i * vocabulary, vocabulary));
             });
         }
     }
 
-    private static ScoredToken Read(Output output, Span<float> logits)
+    private static Output Read(Output output, Span<float> logits)
     {
         var sequence = output.Sequence;
-        if (output.Target >= 0) return LogProbabilities.Of(logits, output.Target, sequence.Generation.Request.PromptLogProbabilities ?? 0);
-        if (sequence.Matcher is not { } matcher) return sequence.Sampler.Draw(logits, sequence.Banned, []);
-        var allowed = new ulong[(logits.Length + 63) / 64];
-        matcher.Allow(allowed);
-        return sequence.Sampler.Draw(logits, sequence.Banned, allowed);
+        if (output.Target >= 0) return output with { Result = LogProbabilities.Of(logits, output.Target, sequence.Generation.Request.PromptLogProbabilities ?? 0) };
+        if (sequence.Matcher is not { } matcher) return output with { Result = sequence.Sampler.Draw(logits, sequence.Banned, []) };
+        try
+        {
+            var allowed = new ulong[(logits.Length + 63) / 64];
+            if (!matcher.Allow(allowed)) return output with { Failure = new RhoException("the model's vocabulary cannot spell what the constraint demands next") };
+            // A text that has to end here ends, also before min_tokens.
+            var banned = sequence.Banned.ToArray();
+            if (AllowsOnly(allowed, banned)) banned = [];
+            return output with { Result = sequence.Sampler.Draw(logits, banned, allowed) };
+        }
+        catch (RhoException exception)
+        {
+            return output with { Failure = exception };
+        }
+    }
+
+    private static bool AllowsOnly(ReadOnlySpan<ulong> allowed, int[] tokens)
+    {
+        var left = allowed.ToArray();
+        foreach (var token in tokens) left[token >> 6] &= ~(1UL << (token & 63));
+        return !left.AsSpan().ContainsAnyExcept(0UL);
     }
 
     /// <summary>Counts computed tokens and makes full blocks known.</summary>
@@ -358,15 +382,19 @@ public sealed partial class InferenceEngine : IAsyncDisposable
             var scores = new List<ScoredToken>();
             if (sequence.WantsPromptScores && sequence.PromptScored == 0) scores.Add(new ScoredToken(sequence.Tokens[0], float.NaN, null, false));
             ScoredToken? drawn = null;
+            RhoException? failure = null;
             for (; next < _outputs.Count && _outputs[next].Sequence == sequence; next++)
             {
+                failure = _outputs[next].Failure;
                 if (_outputs[next].Target >= 0) scores.Add(_outputs[next].Result);
                 else drawn = _outputs[next].Result;
             }
 
             sequence.PromptScored += scores.Count;
             if (scores.Count > 0) sequence.Generation.Write(new GenerationChunk { IsPrompt = true, Tokens = scores });
-            if (drawn is { } token) SendToken(sequence, token);
+            if (failure is not null) Drop(sequence.Generation, failure, "failed");
+            else if (sequence.Generation.HasEnded) continue;
+            else if (drawn is { } token) SendToken(sequence, token);
             else if (sequence.MaxTokens == 0 && sequence.Remaining == 0) SendChunk(sequence, sequence.EndAtPrompt());
         }
     }
@@ -451,7 +479,8 @@ public sealed partial class InferenceEngine : IAsyncDisposable
     private partial void EngineFailed(string model, Exception exception);
 
     /// <param name="Target">The prompt token to score, or -1 to draw the next one.</param>
-    private readonly record struct Output(Sequence Sequence, int Target, ScoredToken Result = default);
+    /// <param name="Failure">Why no token could be drawn.</param>
+    private readonly record struct Output(Sequence Sequence, int Target, ScoredToken Result = default, RhoException? Failure = null);
 }
 
 /// <summary>What an engine does at a moment.</summary>

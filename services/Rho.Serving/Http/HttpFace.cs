@@ -14,6 +14,7 @@ internal static class HttpFace
     public static void AddServices(IServiceCollection services)
     {
         services.AddSingleton<CompletionEndpoint>();
+        services.AddSingleton<ChatEndpoint>();
         services.AddSingleton<ModelEndpoints>();
     }
 
@@ -24,7 +25,7 @@ internal static class HttpFace
         {
             if (HttpMethods.IsPost(context.Request.Method) || HttpMethods.IsGet(context.Request.Method)) context.Response.Headers[RequestId] = IdOf(context.Request);
             if (Cors.Apply(context, options.CorsOrigins)) return;
-            await next(context);
+            if (!await StaticPages.TryWriteAsync(context)) await next(context);
         });
     }
 
@@ -35,6 +36,7 @@ internal static class HttpFace
         var completions = app.Services.GetRequiredService<CompletionEndpoint>();
         var models = app.Services.GetRequiredService<ModelEndpoints>();
         group.MapPost("/v1/completions", Working(completions.AnswerAsync, health));
+        group.MapPost("/v1/chat/completions", Working(app.Services.GetRequiredService<ChatEndpoint>().AnswerAsync, health));
         group.MapGet("/v1/models", (HttpContext context) => models.ListAsync(context));
         group.MapGet("/v1/models/{name}", (HttpContext context, string name) => models.GetAsync(context, name));
         group.MapPost("/tokenize", (HttpContext context) => models.TokenizeAsync(context));

@@ -88,9 +88,10 @@ internal sealed class ModelEndpoints(ModelRegistry registry)
                 json.WriteString(name, id is { } token ? model.Tokenizer.IdToToken(token) : null);
             }
 
+            json.WriteString("chat_template", model.Tokenizer.ChatTemplate?.Source);
             json.WriteNumber("vocab_size", model.Tokenizer.VocabularySize);
             json.WriteNumber("model_max_length", model.Engine.ContextLength);
-            written.UnionWith(["vocab_size", "model_max_length"]);
+            written.UnionWith(["chat_template", "vocab_size", "model_max_length"]);
             foreach (var property in stored?.RootElement.EnumerateObject() ?? default)
             {
                 if (written.Add(property.Name)) property.WriteTo(json);

@@ -1,5 +1,6 @@
 using System.Globalization;
 using System.Text.Json;
+using Rho.Serving.Constraints;
 using Rho.Serving.Engine;
 using Rho.Serving.Models;
 
@@ -33,8 +34,52 @@ internal static class SamplingFields
             IgnoreEos = fields.Flag("ignore_eos") ?? false,
             Choices = choices,
             LogProbabilities = logProbabilities,
+            Constraint = Constraint(fields, model),
         };
     }
+
+    /// <summary>response_format as OpenAI has it, or guided_json, guided_regex and guided_choice as vLLM has them; one at most.</summary>
+    private static TextConstraint? Constraint(JsonFields fields, ServedModel model)
+    {
+        var constraints = new List<TextConstraint?> { ResponseFormat(fields, model) };
+        if (fields.Take("guided_json") is { } schema)
+            constraints.Add(model.Constraints.JsonSchema(schema.ValueKind == JsonValueKind.String ? schema.GetString()! : schema.GetRawText(), "guided_json"));
+        if (fields.Text("guided_regex") is { } regex) constraints.Add(model.Constraints.Regex(regex, "guided_regex"));
+        if (fields.Many("guided_choice", JsonFields.Text) is { } choices)
+            constraints.Add(model.Constraints.Regex(string.Join('|', choices.Select(RegexEscape)), "guided_choice"));
+        var given = constraints.OfType<TextConstraint>().ToList();
+        return given.Count <= 1 ? given.FirstOrDefault() : throw new InvalidFieldException("response_format", "more than one constraint is given; one is the most");
+    }
+
+    private static TextConstraint? ResponseFormat(JsonFields fields, ServedModel model)
+    {
+        if (fields.Object("response_format") is not { } format) return null;
+        TextConstraint? constraint = null;
+        switch (format.Text("type"))
+        {
+            case "text":
+                break;
+            case "json_object":
+                constraint = model.Constraints.JsonObject("response_format");
+                break;
+            case "json_schema":
+                var named = format.Object("json_schema") ?? throw new InvalidFieldException("response_format.json_schema", "it is missing");
+                named.Text("name");
+                named.Text("description");
+                named.Flag("strict");
+                var schema = named.Take("schema") ?? throw new InvalidFieldException("response_format.json_schema.schema", "it is missing");
+                named.End();
+                constraint = model.Constraints.JsonSchema(schema.GetRawText(), "response_format.json_schema.schema");
+                break;
+            default:
+                throw new InvalidFieldException("response_format.type", "it is none of text, json_object, json_schema");
+        }
+
+        format.End();
+        return constraint;
+    }
+
+    private static string RegexEscape(string text) => string.Concat(text.Select(c => "\\^$.|?*+()[]{}".Contains(c) ? $"\\{c}" : $"{c}"));
 
     /// <summary>-1 says "all" in vLLM, as 0 does.</summary>
     private static int TopK(JsonFields fields) => fields.Whole("top_k") switch

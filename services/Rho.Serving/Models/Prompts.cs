@@ -1,5 +1,5 @@
 using System.Text;
-using Rho.Serving.Engine;
+using Rho.Tokenization;
 
 namespace Rho.Serving.Models;
 
@@ -15,5 +15,23 @@ internal static class Prompts
             throw new ContextLengthException($"the prompt has {bytes} bytes, which are {atLeast} tokens or more: beyond the context of {model.Engine.ContextLength} tokens");
         model.Engine.CheckRoom(atLeast, client);
         return model.Tokenizer.Encode(text, addSpecialTokens);
+    }
+
+    /// <summary>Renders a conversation with the model's template and encodes it. The template writes what begins a text itself.</summary>
+    /// <exception cref="InvalidFieldException">The model has no chat template, or the template refuses the conversation.</exception>
+    public static int[] EncodeChat(ServedModel model, Func<ChatTemplate, string> render, string client)
+    {
+        var template = model.Tokenizer.ChatTemplate ?? throw new InvalidFieldException("messages", $"model {model.Name} has no chat template: use completions");
+        string text;
+        try
+        {
+            text = render(template);
+        }
+        catch (RhoException exception)
+        {
+            throw new InvalidFieldException("messages", exception.Message);
+        }
+
+        return Encode(model, text, addSpecialTokens: false, client);
     }
 }

@@ -4,6 +4,7 @@ using Microsoft.Extensions.Logging;
 using Rho.Hosting;
 using Rho.Model;
 using Rho.Model.Inference;
+using Rho.Serving.Constraints;
 using Rho.Serving.Engine;
 using Rho.Tokenization;
 using TorchSharp;
@@ -17,9 +18,10 @@ public sealed class ServedModel
     private readonly TaskCompletionSource _unused = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private int _uses = 1;
 
-    private ServedModel(ModelSource source, ModelConfig config, Tokenizer tokenizer, string description, InferenceEngine engine, DateTimeOffset loaded)
+    private ServedModel(ModelSource source, ModelConfig config, Tokenizer tokenizer, HashSet<int> ends, string description, InferenceEngine engine, DateTimeOffset loaded)
     {
         (Name, Path, Config, Tokenizer, Description, Engine, Loaded) = (source.Name, source.Path, config, tokenizer, description, engine, loaded);
+        Constraints = new ConstraintCompiler(config.VocabularySize, id => tokenizer.IsSpecial(id) ? default : TokenBytes(id), ends);
         _tokenTexts = new string?[config.VocabularySize];
         LongestToken = Enumerable.Range(0, tokenizer.VocabularySize).Max(id => TokenBytes(id).Length);
     }
@@ -36,6 +38,9 @@ public sealed class ServedModel
     public string Description { get; }
 
     public InferenceEngine Engine { get; }
+
+    /// <summary>Makes constraints for this model's vocabulary.</summary>
+    public ConstraintCompiler Constraints { get; }
 
     public DateTimeOffset Loaded { get; }
 
@@ -66,8 +71,9 @@ public sealed class ServedModel
                 Threads = options.Threads,
                 Weights = options.Weights,
             });
-            var engine = new InferenceEngine(source.Name, decoder, tokenizer, EndTokens(source.Path, model.Config, tokenizer), options.Engine, metrics, health, time, logger);
-            return new ServedModel(source, model.Config, tokenizer, description, engine, time.GetUtcNow());
+            var ends = EndTokens(source.Path, model.Config, tokenizer);
+            var engine = new InferenceEngine(source.Name, decoder, tokenizer, ends, options.Engine, metrics, health, time, logger);
+            return new ServedModel(source, model.Config, tokenizer, ends, description, engine, time.GetUtcNow());
         }
         catch
         {
@@ -78,19 +84,19 @@ public sealed class ServedModel
     }
 
     /// <summary>What a token reads as on its own; U+FFFD where it is no whole character.</summary>
-    public string TokenText(int id) => id < _tokenTexts.Length ? _tokenTexts[id] ??= Encoding.UTF8.GetString(TokenBytes(id)) : "";
+    public string TokenText(int id) => id < _tokenTexts.Length ? _tokenTexts[id] ??= Encoding.UTF8.GetString(TokenBytes(id).Span) : "";
 
     /// <summary>The token's bytes; none for ids beyond the tokenizer's.</summary>
-    public ReadOnlySpan<byte> TokenBytes(int id)
+    public ReadOnlyMemory<byte> TokenBytes(int id)
     {
         try
         {
-            return Tokenizer.TokenBytes(id).Span;
+            return Tokenizer.TokenBytes(id);
         }
         catch (RhoException)
         {
             // Models pad their vocabulary to round sizes: such ids can come out, and have no text.
-            return [];
+            return default;
         }
     }
 

@@ -30,8 +30,8 @@ internal static class SamplingMapping
             LogProbabilities = message.HasLogProbabilities ? Whole(message.LogProbabilities, "log_probabilities") : null,
             Constraint = message.ConstraintCase switch
             {
-                SamplingParameters.ConstraintOneofCase.JsonSchema => throw new InvalidFieldException("json_schema", "it is not supported"),
-                SamplingParameters.ConstraintOneofCase.Regex => throw new InvalidFieldException("regex", "it is not supported"),
+                SamplingParameters.ConstraintOneofCase.JsonSchema => model.Constraints.JsonSchema(message.JsonSchema, "json_schema"),
+                SamplingParameters.ConstraintOneofCase.Regex => model.Constraints.Regex(message.Regex, "regex"),
                 _ => null,
             },
         };

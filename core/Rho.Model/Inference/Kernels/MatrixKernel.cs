@@ -6,7 +6,7 @@ namespace Rho.Model.Inference.Kernels;
 
 /// <summary>
 /// y[n, r] = sum_k x[n, k] w[r, k] for few to some hundred rows of x. Weights are read as they lie and once per block of tokens.
-/// Every output is one chain of fused multiply-adds over k in 16 lanes and one fixed sum of the lanes, whatever else is computed
+/// Every output is one chain of fused multiply-adds over k in 16 lanes and one fixed sum of the lanes (and of what is left of k), whatever else is computed
 /// beside it: a row's result does not depend on the rows it shares the call with.
 /// </summary>
 // N tokens, R weight rows, K columns.
@@ -52,6 +52,7 @@ internal static unsafe class MatrixKernel<TFormat> where TFormat : struct, INumb
                 }
 
                 if (n < n1) Tile8x1(row, rowBytes, rows, K, x + (n * xStride), y + (n * yStride) + r, b, accumulate);
+                if (K % Lanes != 0) AddTails(row, rowBytes, rows, K, x + (n0 * xStride), xStride, n1 - n0, y + (n0 * yStride) + r, yStride);
             }
         }
     }
@@ -75,19 +76,6 @@ internal static unsafe class MatrixKernel<TFormat> where TFormat : struct, INumb
             a5 = Vector512.FusedMultiplyAdd(TFormat.Load(w5, k), v, a5);
             a6 = Vector512.FusedMultiplyAdd(TFormat.Load(w6, k), v, a6);
             a7 = Vector512.FusedMultiplyAdd(TFormat.Load(w7, k), v, a7);
-        }
-
-        if (k < K)
-        {
-            var v = Tail<Float32Format>((byte*)x, k, K);
-            a0 = Vector512.FusedMultiplyAdd(Tail<TFormat>(w, k, K), v, a0);
-            a1 = Vector512.FusedMultiplyAdd(Tail<TFormat>(w1, k, K), v, a1);
-            a2 = Vector512.FusedMultiplyAdd(Tail<TFormat>(w2, k, K), v, a2);
-            a3 = Vector512.FusedMultiplyAdd(Tail<TFormat>(w3, k, K), v, a3);
-            a4 = Vector512.FusedMultiplyAdd(Tail<TFormat>(w4, k, K), v, a4);
-            a5 = Vector512.FusedMultiplyAdd(Tail<TFormat>(w5, k, K), v, a5);
-            a6 = Vector512.FusedMultiplyAdd(Tail<TFormat>(w6, k, K), v, a6);
-            a7 = Vector512.FusedMultiplyAdd(Tail<TFormat>(w7, k, K), v, a7);
         }
 
         Store(SumLanes(a0, a1, a2, a3), Math.Min(4, rows), y, bias, accumulate);
@@ -132,35 +120,6 @@ internal static unsafe class MatrixKernel<TFormat> where TFormat : struct, INumb
             b7 = Vector512.FusedMultiplyAdd(m, v, b7);
         }
 
-        if (k < K)
-        {
-            Vector512<float> u = Tail<Float32Format>((byte*)x, k, K), v = Tail<Float32Format>((byte*)x1, k, K);
-            var m = Tail<TFormat>(w, k, K);
-            a0 = Vector512.FusedMultiplyAdd(m, u, a0);
-            b0 = Vector512.FusedMultiplyAdd(m, v, b0);
-            m = Tail<TFormat>(w1, k, K);
-            a1 = Vector512.FusedMultiplyAdd(m, u, a1);
-            b1 = Vector512.FusedMultiplyAdd(m, v, b1);
-            m = Tail<TFormat>(w2, k, K);
-            a2 = Vector512.FusedMultiplyAdd(m, u, a2);
-            b2 = Vector512.FusedMultiplyAdd(m, v, b2);
-            m = Tail<TFormat>(w3, k, K);
-            a3 = Vector512.FusedMultiplyAdd(m, u, a3);
-            b3 = Vector512.FusedMultiplyAdd(m, v, b3);
-            m = Tail<TFormat>(w4, k, K);
-            a4 = Vector512.FusedMultiplyAdd(m, u, a4);
-            b4 = Vector512.FusedMultiplyAdd(m, v, b4);
-            m = Tail<TFormat>(w5, k, K);
-            a5 = Vector512.FusedMultiplyAdd(m, u, a5);
-            b5 = Vector512.FusedMultiplyAdd(m, v, b5);
-            m = Tail<TFormat>(w6, k, K);
-            a6 = Vector512.FusedMultiplyAdd(m, u, a6);
-            b6 = Vector512.FusedMultiplyAdd(m, v, b6);
-            m = Tail<TFormat>(w7, k, K);
-            a7 = Vector512.FusedMultiplyAdd(m, u, a7);
-            b7 = Vector512.FusedMultiplyAdd(m, v, b7);
-        }
-
         var low = Math.Min(4, rows);
         Store(SumLanes(a0, a1, a2, a3), low, y, bias, accumulate);
         Store(SumLanes(b0, b1, b2, b3), low, y + yStride, bias, accumulate);
@@ -197,31 +156,6 @@ internal static unsafe class MatrixKernel<TFormat> where TFormat : struct, INumb
             c2 = Vector512.FusedMultiplyAdd(m2, v, c2);
             c3 = Vector512.FusedMultiplyAdd(m3, v, c3);
             v = Vector512.Load(x3 + k);
-            d0 = Vector512.FusedMultiplyAdd(m0, v, d0);
-            d1 = Vector512.FusedMultiplyAdd(m1, v, d1);
-            d2 = Vector512.FusedMultiplyAdd(m2, v, d2);
-            d3 = Vector512.FusedMultiplyAdd(m3, v, d3);
-        }
-
-        if (k < K)
-        {
-            Vector512<float> m0 = Tail<TFormat>(w, k, K), m1 = Tail<TFormat>(w1, k, K), m2 = Tail<TFormat>(w2, k, K), m3 = Tail<TFormat>(w3, k, K);
-            var v = Tail<Float32Format>((byte*)x, k, K);
-            a0 = Vector512.FusedMultiplyAdd(m0, v, a0);
-            a1 = Vector512.FusedMultiplyAdd(m1, v, a1);
-            a2 = Vector512.FusedMultiplyAdd(m2, v, a2);
-            a3 = Vector512.FusedMultiplyAdd(m3, v, a3);
-            v = Tail<Float32Format>((byte*)x1, k, K);
-            b0 = Vector512.FusedMultiplyAdd(m0, v, b0);
-            b1 = Vector512.FusedMultiplyAdd(m1, v, b1);
-            b2 = Vector512.FusedMultiplyAdd(m2, v, b2);
-            b3 = Vector512.FusedMultiplyAdd(m3, v, b3);
-            v = Tail<Float32Format>((byte*)x2, k, K);
-            c0 = Vector512.FusedMultiplyAdd(m0, v, c0);
-            c1 = Vector512.FusedMultiplyAdd(m1, v, c1);
-            c2 = Vector512.FusedMultiplyAdd(m2, v, c2);
-            c3 = Vector512.FusedMultiplyAdd(m3, v, c3);
-            v = Tail<Float32Format>((byte*)x3, k, K);
             d0 = Vector512.FusedMultiplyAdd(m0, v, d0);
             d1 = Vector512.FusedMultiplyAdd(m1, v, d1);
             d2 = Vector512.FusedMultiplyAdd(m2, v, d2);
@@ -275,12 +209,17 @@ internal static unsafe class MatrixKernel<TFormat> where TFormat : struct, INumb
         }
     }
 
-    /// <summary>The last columns, fewer than 16, with zeros behind.</summary>
-    [MethodImpl(MethodImplOptions.NoInlining)]
-    private static Vector512<float> Tail<TAny>(byte* row, nint k, int K) where TAny : struct, INumberFormat
+    /// <summary>Adds what the columns after the last multiple of 16 contribute. Apart, so that the tiles' sums stay in registers.</summary>
+    private static void AddTails(byte* w, nint rowBytes, int rows, int K, float* x, nint xStride, int N, float* y, nint yStride)
     {
-        var values = stackalloc float[Lanes];
-        for (var i = 0; i < Lanes; i++) values[i] = k + i < K ? TAny.LoadOne(row, k + i) : 0;
-        return Vector512.Load(values);
+        for (var n = 0; n < N; n++)
+        {
+            for (var r = 0; r < rows; r++)
+            {
+                var sum = 0f;
+                for (var k = K / Lanes * Lanes; k < K; k++) sum += x[(n * xStride) + k] * TFormat.LoadOne(w + (r * rowBytes), k);
+                y[(n * yStride) + r] += sum;
+            }
+        }
     }
 }

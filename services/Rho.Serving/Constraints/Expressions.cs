@@ -1,0 +1,232 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+using System.Text;
+
+namespace Rho.Serving.Constraints;
+
+/// <summary>A set of bytes.</summary>
+internal readonly record struct ByteSet(ulong A, ulong B, ulong C, ulong D)
+{
+    public bool IsEmpty => (A | B | C | D) == 0;
+
+    public bool Contains(byte value) => ((value >> 6) switch { 0 => A, 1 => B, 2 => C, _ => D } >> (value & 63) & 1) != 0;
+
+    public static ByteSet Range(byte first, byte last)
+    {
+        Span<ulong> words = stackalloc ulong[4];
+        for (var value = (int)first; value <= last; value++) words[value >> 6] |= 1UL << (value & 63);
+        return new ByteSet(words[0], words[1], words[2], words[3]);
+    }
+
+    public static ByteSet operator |(ByteSet x, ByteSet y) => new(x.A | y.A, x.B | y.B, x.C | y.C, x.D | y.D);
+}
+
+internal enum ExpressionKind
+{
+    /// <summary>No text at all.</summary>
+    Nothing,
+
+    /// <summary>The empty text.</summary>
+    Empty,
+    Bytes,
+    Sequence,
+    Choice,
+    Repeat,
+
+    /// <summary>A named expression, which may contain itself.</summary>
+    Reference,
+}
+
+/// <summary>A language of byte strings. Equal expressions of one <see cref="ExpressionTable"/> are the same object.</summary>
+internal sealed class Expression(ExpressionKind kind, int id)
+{
+    public int Id { get; } = id;
+
+    public ExpressionKind Kind { get; } = kind;
+
+    /// <summary>Whether the empty text belongs to it.</summary>
+    public bool MayEnd { get; init; }
+
+    public ByteSet Bytes { get; init; }
+
+    /// <summary>Of a sequence the first part; of a repetition what is repeated.</summary>
+    public Expression? First { get; init; }
+
+    public Expression? Rest { get; init; }
+
+    public Expression[] Choices { get; init; } = [];
+
+    public int Minimum { get; init; }
+
+    /// <summary>-1 for any number.</summary>
+    public int Maximum { get; init; }
+
+    /// <summary>What a reference stands for; set once known.</summary>
+    public Expression? Target { get; set; }
+
+    /// <summary>What may follow after each byte, as far as it was asked for.</summary>
+    public Expression?[]? After { get; set; }
+}
+
+/// <summary>
+/// Makes expressions, and says what is left of one after a byte (its derivative; Brzozowski, "Derivatives of regular expressions").
+/// Common parts are shared and alternatives are kept as sets, so that texts of a regular language lead through finitely many
+/// expressions; references add recursion, with what follows as the stack. Not thread-safe.
+/// </summary>
+internal sealed class ExpressionTable
+{
+    private const int MostExpressions = 100_000;
+    private const long MostWork = 20_000_000;
+
+    private readonly Dictionary<Key, Expression> _known = [];
+    private int _count;
+    private long _work;
+
+    public ExpressionTable()
+    {
+        Nothing = new Expression(ExpressionKind.Nothing, _count++);
+        Empty = new Expression(ExpressionKind.Empty, _count++) { MayEnd = true };
+    }
+
+    public Expression Nothing { get; }
+
+    public Expression Empty { get; }
+
+    public Expression Bytes(ByteSet set) => set.IsEmpty ? Nothing : Intern(new Key(ExpressionKind.Bytes, set, []), id => new Expression(ExpressionKind.Bytes, id) { Bytes = set });
+
+    public Expression Byte(byte value) => Bytes(ByteSet.Range(value, value));
+
+    public Expression Text(string text) => Sequence([.. Encoding.UTF8.GetBytes(text).Select(Byte)]);
+
+    public Expression Sequence(params ReadOnlySpan<Expression> parts)
+    {
+        var result = Empty;
+        for (var i = parts.Length - 1; i >= 0; i--) result = Then(parts[i], result);
+        return result;
+    }
+
+    public Expression Choice(params IEnumerable<Expression> choices)
+    {
+        var bytes = default(ByteSet);
+        var members = new SortedDictionary<int, Expression>();
+        var open = new Stack<Expression>(choices);
+        while (open.TryPop(out var choice))
+        {
+            if (choice.Kind == ExpressionKind.Choice) Array.ForEach(choice.Choices, open.Push);
+            else if (choice.Kind == ExpressionKind.Bytes) bytes |= choice.Bytes;
+            else if (choice != Nothing) members[choice.Id] = choice;
+        }
+
+        if (!bytes.IsEmpty)
+        {
+            var set = Bytes(bytes);
+            members[set.Id] = set;
+        }
+
+        if ((_work += members.Count) > MostWork) throw TooComplex();
+        if (members.Count == 0) return Nothing;
+        if (members.Count == 1) return members.Values.First();
+        Expression[] array = [.. members.Values];
+        return Intern(new Key(ExpressionKind.Choice, default, [.. members.Keys]), id => new Expression(ExpressionKind.Choice, id) { Choices = array, MayEnd = array.Any(choice => choice.MayEnd) });
+    }
+
+    public Expression Optional(Expression expression) => Choice(expression, Empty);
+
+    /// <param name="maximum">-1 for any number.</param>
+    public Expression Repeat(Expression expression, int minimum, int maximum)
+    {
+        if (maximum == 0 || expression == Empty) return Empty;
+        if (expression == Nothing) return minimum == 0 ? Empty : Nothing;
+        if (minimum == 1 && maximum == 1) return expression;
+        return Intern(new Key(ExpressionKind.Repeat, default, [expression.Id, minimum, maximum]), id => new Expression(ExpressionKind.Repeat, id)
+        {
+            First = expression,
+            Minimum = minimum,
+            Maximum = maximum,
+            MayEnd = minimum == 0 || expression.MayEnd,
+        });
+    }
+
+    /// <summary>A reference to be given its <see cref="Expression.Target"/>, which must not contain the empty text.</summary>
+    public Expression Reference() => new(ExpressionKind.Reference, Next());
+
+    /// <summary>The texts that can follow after <paramref name="value"/>; <see cref="Nothing"/> where none can.</summary>
+    public Expression After(Expression expression, byte value)
+    {
+        var known = expression.After ??= new Expression?[256];
+        return known[value] ??= Derive(expression, value);
+    }
+
+    private Expression Derive(Expression expression, byte value)
+    {
+        if (!RuntimeHelpers.TryEnsureSufficientExecutionStack()) throw TooComplex();
+        switch (expression.Kind)
+        {
+            case ExpressionKind.Bytes:
+                return expression.Bytes.Contains(value) ? Empty : Nothing;
+            case ExpressionKind.Sequence:
+                var after = Then(After(expression.First!, value), expression.Rest!);
+                return expression.First!.MayEnd ? Choice(after, After(expression.Rest!, value)) : after;
+            case ExpressionKind.Choice:
+                return Choice(expression.Choices.Select(choice => After(choice, value)));
+            case ExpressionKind.Repeat:
+                var left = Repeat(expression.First!, Math.Max(0, expression.Minimum - 1), expression.Maximum < 0 ? -1 : expression.Maximum - 1);
+                return Then(After(expression.First!, value), left);
+            case ExpressionKind.Reference:
+                return After(expression.Target!, value);
+            default:
+                return Nothing;
+        }
+    }
+
+    private Expression Then(Expression first, Expression rest)
+    {
+        if (first == Nothing || rest == Nothing) return Nothing;
+        if (first == Empty) return rest;
+        if (rest == Empty) return first;
+        var parts = new Stack<Expression>();
+        for (; first.Kind == ExpressionKind.Sequence; first = first.Rest!) parts.Push(first.First!);
+        var result = Pair(first, rest);
+        while (parts.TryPop(out var part)) result = Pair(part, result);
+        return result;
+    }
+
+    /// <summary>A sequence of two of which the first is none itself.</summary>
+    private Expression Pair(Expression first, Expression rest) =>
+        Intern(new Key(ExpressionKind.Sequence, default, [first.Id, rest.Id]), id => new Expression(ExpressionKind.Sequence, id)
+        {
+            First = first,
+            Rest = rest,
+            MayEnd = first.MayEnd && rest.MayEnd,
+        });
+
+    private Expression Intern(Key key, Func<int, Expression> create)
+    {
+        ref var known = ref CollectionsMarshal.GetValueRefOrAddDefault(_known, key, out _);
+        return known ??= create(Next());
+    }
+
+    private int Next() => _count < MostExpressions ? _count++ : throw TooComplex();
+
+    private static RhoException TooComplex() => new("the constraint is too complex: make the schema or the expression simpler");
+
+    private readonly struct Key(ExpressionKind kind, ByteSet bytes, int[] parts) : IEquatable<Key>
+    {
+        private readonly ExpressionKind _kind = kind;
+        private readonly ByteSet _bytes = bytes;
+        private readonly int[] _parts = parts;
+
+        public bool Equals(Key other) => _kind == other._kind && _bytes == other._bytes && _parts.AsSpan().SequenceEqual(other._parts);
+
+        public override bool Equals(object? obj) => obj is Key other && Equals(other);
+
+        public override int GetHashCode()
+        {
+            var hash = new HashCode();
+            hash.Add(_kind);
+            hash.Add(_bytes);
+            foreach (var part in _parts) hash.Add(part);
+            return hash.ToHashCode();
+        }
+    }
+}

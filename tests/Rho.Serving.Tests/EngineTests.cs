@@ -1,0 +1,278 @@
+using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Logging.Abstractions;
+using Rho.Hosting;
+using Rho.Model;
+using Rho.Model.Inference;
+using Rho.Serving.Engine;
+using Rho.Tokenization;
+
+namespace Rho.Serving.Tests;
+
+public sealed class EngineTests
+{
+    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(60);
+
+    [Fact]
+    public async Task Generate_AloneOrAmongFifty_GivesTheSameTokens()
+    {
+        await using var engine = Create();
+        var requests = Enumerable.Range(0, 50).Select(i => Request(i, i % 3 == 0 ? 0 : 0.9f)).ToArray();
+        var alone = new List<int[]>();
+        foreach (var request in requests) alone.Add(await TokensAsync(engine.Submit(request)));
+        var together = await Task.WhenAll(requests.Select(engine.Submit).ToArray().Select(TokensAsync));
+        for (var i = 0; i < requests.Length; i++) Assert.Equal(alone[i], together[i]);
+    }
+
+    [Fact]
+    public async Task Generate_WithFewBlocks_PreemptsAndStillGivesTheSameTokens()
+    {
+        var requests = Enumerable.Range(0, 12).Select(i => Request(i, i % 2 == 0 ? 0 : 0.8f, newTokens: 80)).ToArray();
+        await using var roomy = Create();
+        var expected = await Task.WhenAll(requests.Select(roomy.Submit).ToArray().Select(TokensAsync));
+
+        // 24 blocks: about four of the twelve at a time, and less as they grow.
+        await using var tight = Create(blocks: 24);
+        var generations = requests.Select(tight.Submit).ToArray();
+        var actual = await Task.WhenAll(generations.Select(TokensAsync));
+        for (var i = 0; i < requests.Length; i++) Assert.Equal(expected[i], actual[i]);
+        Assert.True(tight.Preemptions > 0);
+        Assert.Equal(24, tight.State.Blocks);
+        await IdleAsync(tight);
+    }
+
+    [Fact]
+    public async Task Generate_AgainWithTheSameBeginning_ReusesItAndGivesTheSameTokens()
+    {
+        await using var engine = Create();
+        await using var forgetful = Create(new EngineOptions { ReusePrefixes = false });
+        var prompt = Prompt(3, 100);
+        var request = new GenerationRequest { Prompt = prompt, Sampling = new SamplingSettings { Temperature = 0, MaxTokens = 30 } };
+        var expected = await TokensAsync(forgetful.Submit(request));
+        Assert.Equal(expected, await TokensAsync(engine.Submit(request)));
+        var second = engine.Submit(request);
+        Assert.Equal(expected, await TokensAsync(second));
+        Assert.Equal(96, second.Usage.CachedPromptTokens);
+
+        // With other tokens after 50 only the blocks before are reused.
+        int[] changed = [.. prompt[..50], .. Prompt(9, 50)];
+        var third = engine.Submit(request with { Prompt = changed });
+        Assert.Equal(await TokensAsync(forgetful.Submit(request with { Prompt = changed })), await TokensAsync(third));
+        Assert.Equal(48, third.Usage.CachedPromptTokens);
+    }
+
+    [Fact]
+    public async Task Score_AfterTheCacheHoldsThePrompt_EqualsTheFirstScoreAndIsWhole()
+    {
+        await using var engine = Create(new EngineOptions { MaxStepTokens = 64, LogitsBytes = 1 << 14 });
+        var request = new GenerationRequest { Prompt = Prompt(4, 150), Sampling = new SamplingSettings { MaxTokens = 0 }, PromptLogProbabilities = 2 };
+        var first = await ChunksAsync(engine.Submit(request));
+        await TokensAsync(engine.Submit(request with { PromptLogProbabilities = null, Sampling = new SamplingSettings { MaxTokens = 5 } }));
+        var second = await ChunksAsync(engine.Submit(request));
+        var scores = first.SelectMany(chunk => chunk.Tokens).ToArray();
+        Assert.Equal(request.Prompt, scores.Select(score => score.Token));
+        Assert.True(float.IsNaN(scores[0].LogProbability));
+        Assert.All(scores.Skip(1), score => Assert.InRange(score.LogProbability, -100, 0));
+        Assert.Equal(scores.Skip(1).Select(score => score.LogProbability), second.SelectMany(chunk => chunk.Tokens).Skip(1).Select(score => score.LogProbability));
+        Assert.Equal(FinishReason.Length, first[^1].Finish);
+    }
+
+    [Fact]
+    public async Task Cancel_FreesTheBlocksWithinAStep()
+    {
+        await using var engine = Create();
+        var others = engine.Submit(Request(1, 0, newTokens: 300));
+        var generation = engine.Submit(Request(2, 0, newTokens: 400));
+        await using (var chunks = generation.ReadAsync().GetAsyncEnumerator())
+        {
+            Assert.True(await chunks.MoveNextAsync());
+            Assert.Equal(2, engine.State.Running);
+        }
+
+        // Leaving the loop cancelled it. One step later it is gone, while the other runs on.
+        var steps = engine.Steps;
+        while (engine.Steps < steps + 2) await Task.Delay(1);
+        Assert.Equal(1, engine.State.Running);
+        others.Cancel();
+        await IdleAsync(engine);
+    }
+
+    [Fact]
+    public async Task Submit_QueueFull_IsOverloadedUntilThereIsRoom()
+    {
+        await using var engine = Create(new EngineOptions { MaxSequences = 1, MaxWaitingRequests = 2, MaxWaitingTokens = 60 });
+        var running = engine.Submit(Request(1, 0, newTokens: 400));
+        await using var chunks = running.ReadAsync().GetAsyncEnumerator();
+        Assert.True(await chunks.MoveNextAsync());
+        var waiting = engine.Submit(Request(2, 0, newTokens: 2));
+        var tokens = Assert.Throws<OverloadedException>(() => engine.Submit(new GenerationRequest { Prompt = Prompt(1, 100) }));
+        Assert.Contains("prompt tokens wait", tokens.Message, StringComparison.Ordinal);
+        Assert.InRange(tokens.RetryAfter.TotalSeconds, 1, 60);
+        engine.Submit(Request(3, 0, newTokens: 2));
+        Assert.Contains("2 requests wait", Assert.Throws<OverloadedException>(() => engine.Submit(Request(4, 0))).Message, StringComparison.Ordinal);
+        running.Cancel();
+        Assert.Equal(2, (await TokensAsync(waiting)).Length);
+    }
+
+    [Fact]
+    public async Task Schedule_PriorityFirst_ThenFairBetweenClients()
+    {
+        await using var engine = Create(new EngineOptions { MaxSequences = 1, ReusePrefixes = false });
+        var blocker = engine.Submit(Request(0, 0, newTokens: 60));
+        var order = new List<string>();
+        var tasks = new List<Task>();
+        void Add(string name, string client, int priority)
+        {
+            var generation = engine.Submit(Request(1, 0, newTokens: 8) with { Client = client, Priority = priority });
+            tasks.Add(Task.Run(async () =>
+            {
+                await TokensAsync(generation);
+                lock (order) order.Add(name);
+            }));
+        }
+
+        // One client with many requests, another that comes later with one, and an urgent one last.
+        for (var i = 0; i < 4; i++) Add($"many{i}", "many", 0);
+        Add("single", "single", 0);
+        Add("urgent", "many", 5);
+        await TokensAsync(blocker);
+        await Task.WhenAll(tasks).WaitAsync(s_patience);
+        Assert.Equal("urgent", order[0]);
+        Assert.True(order.IndexOf("single") <= 2, string.Join(' ', order));
+        Assert.Equal(order.Where(name => name.StartsWith("many", StringComparison.Ordinal)).Order(StringComparer.Ordinal), order.Where(name => name.StartsWith("many", StringComparison.Ordinal)));
+    }
+
+    [Fact]
+    public async Task LongPrompt_DoesNotStallThoseThatRun()
+    {
+        await using var engine = Create(new EngineOptions { MaxStepTokens = 32, MaxSequences = 8 }, context: 2048);
+        var running = engine.Submit(Request(1, 0, newTokens: 200));
+        await using var chunks = running.ReadAsync().GetAsyncEnumerator();
+        Assert.True(await chunks.MoveNextAsync());
+        var before = engine.Steps;
+        var tokensBefore = running.Usage.CompletionTokens;
+        var longOne = engine.Submit(new GenerationRequest { Prompt = Prompt(2, 1500), Sampling = new SamplingSettings { MaxTokens = 1, Temperature = 0 } });
+        await TokensAsync(longOne);
+        // Every step of the long prompt also gave the running one a token.
+        var steps = engine.Steps - before;
+        Assert.True(steps >= 1500 / 32, $"{steps} steps");
+        Assert.InRange(running.Usage.CompletionTokens - tokensBefore, Math.Min(150, (int)steps - 3), 200);
+    }
+
+    [Fact]
+    public async Task Sampling_Settings_DoWhatTheySay()
+    {
+        await using var engine = Create();
+        var prompt = Prompt(5, 20);
+        async Task<int[]> Draw(SamplingSettings settings) => await TokensAsync(engine.Submit(new GenerationRequest { Prompt = prompt, Sampling = settings with { MaxTokens = settings.MaxTokens ?? 40, IgnoreEos = true } }));
+
+        var greedy = await Draw(new SamplingSettings { Temperature = 0 });
+        Assert.Equal(greedy, await Draw(new SamplingSettings { Temperature = 1, TopK = 1 }));
+        Assert.Equal(greedy, await Draw(new SamplingSettings { Temperature = 1, TopP = 1e-6f }));
+        Assert.Equal(greedy, await Draw(new SamplingSettings { Temperature = 1, MinP = 1 }));
+        Assert.Equal(greedy, await Draw(new SamplingSettings { Temperature = 0.001f }));
+        var seeded = await Draw(new SamplingSettings { Seed = 42 });
+        Assert.Equal(seeded, await Draw(new SamplingSettings { Seed = 42 }));
+        Assert.NotEqual(seeded, await Draw(new SamplingSettings { Seed = 43 }));
+        Assert.NotEqual(await Draw(new SamplingSettings()), await Draw(new SamplingSettings()));
+
+        var biased = await Draw(new SamplingSettings { Temperature = 0, LogitBias = new Dictionary<int, float> { [77] = 100 } });
+        Assert.All(biased, token => Assert.Equal(77, token));
+        Assert.DoesNotContain(greedy[0], await Draw(new SamplingSettings { Temperature = 0, LogitBias = new Dictionary<int, float> { [greedy[0]] = -100 } }));
+        var presence = await Draw(new SamplingSettings { Temperature = 0, LogitBias = new Dictionary<int, float> { [77] = 30, [78] = 29.5f }, PresencePenalty = 2 });
+        Assert.Equal([77, 78], presence[..2]);
+        var frequency = await Draw(new SamplingSettings { Temperature = 0, FrequencyPenalty = 2, LogitBias = new Dictionary<int, float> { [77] = 90, [78] = 89 } });
+        Assert.Equal(77, frequency[0]);
+        Assert.InRange(frequency.Count(token => token == 78), 15, 25);
+        var repeated = await Draw(new SamplingSettings { Temperature = 0, RepetitionPenalty = 100 });
+        Assert.Equal(repeated.Length, repeated.Distinct().Count());
+    }
+
+    [Fact]
+    public async Task Sampling_Distribution_IsThatOfTheLogProbabilities()
+    {
+        await using var engine = Create();
+        var prompt = Prompt(6, 10);
+        const int Draws = 3000;
+        var counts = new Dictionary<int, int>();
+        TokenAlternative[]? top = null;
+        for (var i = 0; i < Draws / 50; i++)
+        {
+            var generation = engine.Submit(new GenerationRequest { Prompt = prompt, Sampling = new SamplingSettings { MaxTokens = 1, Choices = 50, Seed = (ulong)i, LogProbabilities = 20, IgnoreEos = true } });
+            foreach (var token in (await ChunksAsync(generation)).SelectMany(chunk => chunk.Tokens))
+            {
+                counts[token.Token] = counts.GetValueOrDefault(token.Token) + 1;
+                top = token.Top;
+            }
+        }
+
+        Assert.Equal(Draws, counts.Values.Sum());
+        foreach (var alternative in top!.Take(8))
+        {
+            var p = Math.Exp(alternative.LogProbability);
+            var deviation = 5 * Math.Sqrt(Draws * p * (1 - p));
+            Assert.InRange(counts.GetValueOrDefault(alternative.Token), (Draws * p) - deviation, (Draws * p) + deviation);
+        }
+    }
+
+    [Fact]
+    public async Task Ends_StopTokensMinTokensAndConstraint()
+    {
+        await using var engine = Create();
+        var prompt = Prompt(7, 12);
+        var free = await TokensAsync(engine.Submit(new GenerationRequest { Prompt = prompt, Sampling = new SamplingSettings { Temperature = 0, MaxTokens = 20, IgnoreEos = true } }));
+        var stop = free[6];
+        var first = Array.IndexOf(free, stop);
+        var stopped = await ChunksAsync(engine.Submit(new GenerationRequest { Prompt = prompt, Sampling = new SamplingSettings { Temperature = 0, MaxTokens = 20, IgnoreEos = true, StopTokens = [stop] } }));
+        Assert.Equal(free[..(first + 1)], stopped.SelectMany(chunk => chunk.Tokens).Select(token => token.Token));
+        Assert.Equal((FinishReason.Stop, $"token:{stop}"), (stopped[^1].Finish, stopped[^1].StopReason));
+        var later = await TokensAsync(engine.Submit(new GenerationRequest { Prompt = prompt, Sampling = new SamplingSettings { Temperature = 0, MaxTokens = 20, MinTokens = 15, IgnoreEos = true, StopTokens = [stop] } }));
+        Assert.True(later.Length >= 15);
+        Assert.DoesNotContain(stop, later[..14]);
+    }
+
+    internal static async Task<int[]> TokensAsync(Generation generation) => [.. (await ChunksAsync(generation)).SelectMany(chunk => chunk.Tokens).Select(token => token.Token)];
+
+    private static async Task<List<GenerationChunk>> ChunksAsync(Generation generation)
+    {
+        using var patience = new CancellationTokenSource(s_patience);
+        var chunks = new List<GenerationChunk>();
+        await foreach (var chunk in generation.ReadAsync(patience.Token)) chunks.Add(chunk);
+        return chunks;
+    }
+
+    private static async Task IdleAsync(InferenceEngine engine)
+    {
+        for (var i = 0; engine.Unfinished > 0 || engine.State.BlocksHeld > 0; i++)
+        {
+            Assert.True(i < 1000, $"{engine.State}");
+            await Task.Delay(10);
+        }
+    }
+
+    private static int[] Prompt(int seed, int length)
+    {
+        var random = new Random(seed);
+        return [.. Enumerable.Range(0, length).Select(_ => random.Next(10, TestModels.Tokenizer.VocabularySize))];
+    }
+
+    private static GenerationRequest Request(int seed, float temperature, int newTokens = 24) => new()
+    {
+        Prompt = Prompt(seed, 10 + (seed * 7 % 40)),
+        Sampling = new SamplingSettings { Temperature = temperature, Seed = (ulong)seed, MaxTokens = newTokens, IgnoreEos = true },
+        Client = $"client {seed % 4}",
+    };
+
+    private static InferenceEngine Create(EngineOptions? options = null, int blocks = 400, int context = 512)
+    {
+        options ??= new EngineOptions();
+        var folder = TestModels.Folder(context: context);
+        var model = LanguageModel.Load(folder, TorchSharp.torch.CPU, ComputeType.Float32);
+        // 2 layers, 2 key-value heads of 16, keys and values, 16 positions, 4 bytes each.
+        var decoder = DecodingModel.Create(model, new DecodingOptions { CacheBytes = blocks * 2L * 2 * 16 * 2 * 16 * 4, MaxBatchTokens = options.MaxStepTokens, Threads = 2 });
+        Assert.Equal(blocks, decoder.Blocks);
+        var meters = new ServiceCollection().AddMetrics().BuildServiceProvider().GetRequiredService<System.Diagnostics.Metrics.IMeterFactory>();
+        return new InferenceEngine(
+            "test", decoder, Tokenizer.Load(folder), [TestModels.Tokenizer.EosId!.Value], options, new EngineMetrics(meters, vllmNames: false),
+            new ServiceHealth(TimeProvider.System, TimeSpan.FromMinutes(2)), TimeProvider.System, NullLogger.Instance);
+    }
+}
