@@ -6,7 +6,7 @@ namespace Rho.Serving.Tests;
 public sealed class ClientTests
 {
     private static readonly TimeSpan s_patience = TimeSpan.FromMinutes(3);
-    private static readonly Lazy<Task> s_packages = new(() => RunAsync("npm", ["install", "--no-audit", "--no-fund", "--loglevel=error"]));
+    private static readonly Lazy<Task> s_packages = new(() => RunAsync("npm", ["install", "--no-audit", "--no-fund", "--package-lock=false", "--loglevel=error"]));
 
     private static string Clients => Path.Combine(AppContext.BaseDirectory, "clients");
 
@@ -47,7 +47,7 @@ public sealed class ClientTests
 
     private static async Task<string> RunAsync(string program, IEnumerable<string> arguments)
     {
-        var start = new ProcessStartInfo(program, arguments) { WorkingDirectory = Clients, RedirectStandardOutput = true, RedirectStandardError = true };
+        var start = new ProcessStartInfo(program, arguments) { WorkingDirectory = Clients, RedirectStandardOutput = true, RedirectStandardError = true, UseShellExecute = false };
         using var process = Process.Start(start)!;
         try
         {

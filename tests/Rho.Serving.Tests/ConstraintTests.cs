@@ -21,23 +21,33 @@ public sealed class ConstraintTests
     [InlineData(".b.")]
     [InlineData("(|a)b")]
     [InlineData("a|b|")]
-    [InlineData("[ä-ö😀]+x?")]
+    [InlineData("[ä-ö]+x?")]
     [InlineData(@"[\]a\-]+")]
     [InlineData("^ab$|^c$")]
     public void Regex_RandomTexts_MatchesAsDotNetDoes(string pattern)
     {
         var table = new ExpressionTable();
         var language = RegexParser.Parse(table, pattern);
-        var expected = new Regex($@"\A(?:{pattern})\z", RegexOptions.ECMAScript & RegexOptions.None, TimeSpan.FromSeconds(5));
+        var expected = new Regex($@"\A(?:{pattern})\z", RegexOptions.None, TimeSpan.FromSeconds(5));
         var random = new Random(7);
         string[] alphabet = ["a", "b", "c", "1", ".", " ", "x", "ä", "ö", "]", "-", "\n"];
         for (var i = 0; i < 3000; i++)
         {
             var text = string.Concat(Enumerable.Range(0, random.Next(8)).Select(_ => alphabet[random.Next(alphabet.Length)]));
-            if (pattern.Contains('😀', StringComparison.Ordinal) ? text.Any(c => c is not ('ä' or 'ö' or 'x')) : text.Any(c => c > 127) && pattern.Contains('\\', StringComparison.Ordinal)) continue;
-            if (pattern.Contains('😀', StringComparison.Ordinal)) Assert.Equal(Regex.IsMatch(text, @"\A[ä-ö]+x?\z", RegexOptions.None, TimeSpan.FromSeconds(1)), Matches(table, language, text));
-            else Assert.True(expected.IsMatch(text) == Matches(table, language, text), $"'{text}' against {pattern}");
+            // \w, \d and \s are ASCII's here (but for spaces), as in JSON schemas.
+            if (pattern.Contains('\\', StringComparison.Ordinal) && text.Any(c => c > 127)) continue;
+            Assert.True(expected.IsMatch(text) == Matches(table, language, text), $"'{text}' against {pattern}");
         }
+    }
+
+    [Fact]
+    public void Regex_CharactersBeyondTheFirstPlane_AreOneCharacter()
+    {
+        var table = new ExpressionTable();
+        var language = RegexParser.Parse(table, "[😀-😂x]{2}");
+        Assert.True(Matches(table, language, "😁x"));
+        Assert.False(Matches(table, language, "😀"));
+        Assert.False(Matches(table, language, "😃x"));
     }
 
     [Theory]

@@ -121,9 +121,9 @@ public sealed class LifeTests : IDisposable
     [Fact]
     public async Task Disconnect_FreesTheRequestAtOnce()
     {
-        await using var server = await TestServer.StartAsync();
+        await using var server = await TestServer.StartAsync(TestServer.Options(new ModelSource("tiny", TestModels.Folder(context: 4096))));
         using var leave = new CancellationTokenSource();
-        using var request = new HttpRequestMessage(HttpMethod.Post, "/v1/completions") { Content = new StringContent("""{"prompt": "The", "max_tokens": 500, "stream": true, "ignore_eos": true}""") };
+        using var request = new HttpRequestMessage(HttpMethod.Post, "/v1/completions") { Content = new StringContent("""{"prompt": "The", "max_tokens": 4000, "stream": true, "ignore_eos": true}""") };
         using var response = await server.Http.SendAsync(request, HttpCompletionOption.ResponseHeadersRead, leave.Token);
         Assert.Equal(1, server.Engine.Unfinished);
         response.Dispose();
@@ -131,18 +131,18 @@ public sealed class LifeTests : IDisposable
         Assert.Contains("rho_serving_requests_dropped_total{model=\"tiny\",outcome=\"cancelled\"} 1", await server.MetricsAsync(), StringComparison.Ordinal);
 
         // A call that waits for its whole answer is freed as well, and a gRPC stream.
-        var waiting = server.Http.PostAsync(new Uri("/v1/completions", UriKind.Relative), new StringContent("""{"prompt": "The", "max_tokens": 500, "ignore_eos": true}"""), leave.Token);
+        var waiting = server.Http.PostAsync(new Uri("/v1/completions", UriKind.Relative), new StringContent("""{"prompt": "The", "max_tokens": 4000, "ignore_eos": true}"""), leave.Token);
         await UntilAsync(() => server.Engine.Unfinished == 1);
         await leave.CancelAsync();
         await Assert.ThrowsAnyAsync<OperationCanceledException>(() => waiting);
         await server.IdleAsync();
-        using (var call = server.Grpc.Generate(new GenerateRequest { Text = "The", Sampling = new SamplingParameters { MaxTokens = 500, IgnoreEos = true } }))
+        using (var call = server.Grpc.Generate(new GenerateRequest { Text = "The", Sampling = new SamplingParameters { MaxTokens = 4000, IgnoreEos = true } }))
         {
             Assert.True(await call.ResponseStream.MoveNext(CancellationToken.None));
         }
 
         await server.IdleAsync();
-        var late = server.Grpc.Generate(new GenerateRequest { Text = "The", Sampling = new SamplingParameters { MaxTokens = 500, IgnoreEos = true, N = 8 } }, deadline: DateTime.UtcNow.AddMilliseconds(100));
+        var late = server.Grpc.Generate(new GenerateRequest { Text = "The", Sampling = new SamplingParameters { MaxTokens = 4000, IgnoreEos = true, N = 8 } }, deadline: DateTime.UtcNow.AddMilliseconds(100));
         var error = await Assert.ThrowsAsync<RpcException>(() => GrpcTests.CollectAsync(late));
         Assert.Equal(StatusCode.DeadlineExceeded, error.StatusCode);
         await server.IdleAsync();

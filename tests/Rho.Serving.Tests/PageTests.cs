@@ -51,7 +51,7 @@ public sealed class PageTests
         await page.FillAsync("#max_tokens", "450");
         await page.ClickAsync("#run");
         await Assertions.Expect(page.Locator("#answer span[data-p]")).Not.ToHaveCountAsync(0);
-        await page.ClickAsync("#cancel", new PageClickOptions { Force = true, NoWaitAfter = true });
+        await page.ClickAsync("#cancel", new PageClickOptions { Force = true });
         await server.IdleAsync();
         Assert.Empty(foreign);
         Assert.Empty(errors);

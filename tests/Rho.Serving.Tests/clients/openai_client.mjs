@@ -55,7 +55,7 @@ assert.equal(chat.choices[0].logprobs.content[0].top_logprobs.length, 4);
 let answer = "";
 for await (const chunk of await client.chat.completions.create({ model, messages, max_tokens: 10, temperature: 0, stream: true })) answer += chunk.choices[0]?.delta?.content ?? "";
 assert.equal(answer, chat.choices[0].message.content);
-const helper = client.beta.chat.completions.stream({ model, messages, max_tokens: 10, temperature: 0, n: 1 });
+const helper = client.chat.completions.stream({ model, messages, max_tokens: 10, temperature: 0, n: 1 });
 assert.equal((await helper.finalChatCompletion()).choices[0].message.content, answer);
 const schema = { type: "object", properties: { answer: { type: "integer", minimum: 0, maximum: 99 } }, required: ["answer"], additionalProperties: false };
 const structured = await client.chat.completions.create({ model, messages, max_tokens: 60, seed: 3, response_format: { type: "json_schema", json_schema: { name: "answer", strict: true, schema } } });
