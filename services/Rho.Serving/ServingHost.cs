@@ -29,10 +29,12 @@ public static class ServingHost
     }
 
     /// <summary>Builds the application without starting it.</summary>
-    public static WebApplication Build(ServingOptions options)
+    /// <param name="time">The clock; the system's where null.</param>
+    public static WebApplication Build(ServingOptions options, TimeProvider? time = null)
     {
         options.Validate();
         var builder = RhoHost.CreateBuilder(options.Host);
+        if (time is not null) builder.Services.AddSingleton(time);
         builder.Services.AddSingleton(options);
         builder.Services.AddSingleton(provider => new EngineMetrics(provider.GetRequiredService<System.Diagnostics.Metrics.IMeterFactory>(), options.VllmMetrics));
         builder.Services.AddSingleton<ModelRegistry>();

@@ -6,32 +6,47 @@ using System.Text;
 using System.Text.Json.Nodes;
 using Grpc.Core;
 using Rho.Protocol.Inference.V1;
+using static TorchSharp.torch;
 
 namespace Rho.Serving.Tests;
 
 /// <summary>An hour's faults in a minute: whatever clients do, the server answers the others, and is afterwards as it was before.</summary>
+[Collection(nameof(Alone))]
 public sealed class FaultTests
 {
+    /// <summary>Memory is compared: nothing else may run in this process meanwhile.</summary>
+    [CollectionDefinition(nameof(Alone), DisableParallelization = true)]
+    public sealed class Alone;
+
     private static readonly TimeSpan s_patience = TimeSpan.FromMinutes(4);
 
+    [Fact]
+    public Task MixedRequests_AreAnsweredOrRefusedPrecisely_AndLeaveNothing() => MixedAsync(90);
+
     [Fact, Trait("Category", "Slow")]
-    public async Task FiveHundredMixedRequests_AreAnsweredOrRefusedPrecisely_AndLeaveNothing()
+    public Task FiveHundredMixedRequests_AreAnsweredOrRefusedPrecisely_AndLeaveNothing() => MixedAsync(500);
+
+    private static async Task MixedAsync(int count)
     {
         var options = TestServer.Options() with { AllowModelChanges = true, CacheBytes = 1 << 20, ReaderTimeout = TimeSpan.FromSeconds(2) };
         await using var server = await TestServer.StartAsync(options with { Engine = options.Engine with { MaxSequences = 16, MaxWaitingRequests = 200 } });
-        await MixAsync(server, seed: 1, count: 100);
+        // The same once before, so that connections, pools and buffers are there already: what grows then, grows with requests.
+        await MixAsync(server, seed: 1, count, () => { });
         await server.IdleAsync();
+        var second = TestModels.Folder(seed: 2);
         var before = Memory();
+        var tensors = Tensor.TotalCount;
 
-        var mix = MixAsync(server, seed: 2, count: 500);
-        await Task.Delay(300);
-        var swapped = await server.Grpc.LoadModelAsync(new LoadModelRequest { Name = "tiny", Path = TestModels.Folder(seed: 2) });
+        var half = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+        var mix = MixAsync(server, seed: 2, count, half.SetResult);
+        await half.Task.WaitAsync(s_patience);
+        var swapped = await server.Grpc.LoadModelAsync(new LoadModelRequest { Name = "tiny", Path = second });
         Assert.True(swapped.Swapped);
         var outcomes = await mix.WaitAsync(s_patience);
         await server.IdleAsync();
 
         // Every kind took place and none had an outcome that its kind does not have.
-        foreach (var (kind, seen) in outcomes) Assert.True(seen.Count > 10, $"{kind}: {seen.Count}");
+        foreach (var (kind, seen) in outcomes) Assert.True(seen.Count >= count / 9, $"{kind}: {seen.Count}");
         Assert.All(outcomes["whole"], outcome => Assert.Equal("200", outcome));
         Assert.All(outcomes["stream"], outcome => Assert.Equal("done", outcome));
         Assert.All(outcomes["grpc"], outcome => Assert.Equal("OK", outcome));
@@ -39,10 +54,11 @@ public sealed class FaultTests
         Assert.All(outcomes["wrong type"], outcome => Assert.StartsWith("400 temperature", outcome, StringComparison.Ordinal));
         Assert.All(outcomes["unknown model"], outcome => Assert.StartsWith("404 model 'nobody'", outcome, StringComparison.Ordinal));
         Assert.All(outcomes["too long"], outcome => Assert.StartsWith("400 the prompt has", outcome, StringComparison.Ordinal));
-        Assert.Contains(Gauge(await server.MetricsAsync(), "rho_serving_requests_dropped_total{model=\"tiny\",outcome=\"cancelled\"}"), x => x > 20);
+        Assert.Contains(Gauge(await server.MetricsAsync(), "rho_serving_requests_dropped_total{model=\"tiny\",outcome=\"cancelled\"}"), x => x > 0);
         Assert.DoesNotContain("outcome=\"failed\"", await server.MetricsAsync(), StringComparison.Ordinal);
 
-        // No leak: live objects and resident memory are where they were (the second model replaced the first).
+        // No leak: tensors, live objects and resident memory are where they were (the second model replaced the first).
+        await TestServer.UntilAsync(() => Memory().Managed > 0 && Tensor.TotalCount <= tensors, () => $"{Tensor.TotalCount} tensors, {tensors} before");
         var after = Memory();
         Assert.True(after.Managed - before.Managed < 8 << 20, $"managed memory grew from {before.Managed:N0} to {after.Managed:N0} bytes");
         Assert.True(after.Resident - before.Resident < 120 << 20, $"resident memory grew from {before.Resident:N0} to {after.Resident:N0} bytes");
@@ -62,13 +78,18 @@ public sealed class FaultTests
             var streams = Enumerable.Range(0, 8).Select(async i =>
             {
                 using var request = new HttpRequestMessage(HttpMethod.Post, "/v1/completions") { Content = new StringContent($$"""{"prompt": "The {{i}}", "max_tokens": 400, "stream": true, "ignore_eos": true}""") };
-                using var response = await http.SendAsync(request, HttpCompletionOption.ResponseHeadersRead);
+                var response = await http.SendAsync(request, HttpCompletionOption.ResponseHeadersRead);
                 Assert.Equal(HttpStatusCode.OK, response.StatusCode);
-                return (Started: response.StatusCode, Body: await response.Content.ReadAsStringAsync());
+                return response;
             }).ToArray();
-            while ((await http.GetStringAsync(new Uri("/metrics", UriKind.Relative))).Contains("rho_serving_sequences_running{model=\"served\"} 8", StringComparison.Ordinal) is false && streams.Any(stream => !stream.IsCompleted)) await Task.Delay(20);
+            var accepted = await Task.WhenAll(streams).WaitAsync(s_patience);
             using (var kill = Process.Start("kill", ["-TERM", process.Id.ToString(CultureInfo.InvariantCulture)])) await kill.WaitForExitAsync();
-            foreach (var stream in streams) Assert.EndsWith("data: [DONE]\n\n", (await stream.WaitAsync(s_patience)).Body, StringComparison.Ordinal);
+            foreach (var response in accepted)
+            {
+                Assert.EndsWith("data: [DONE]\n\n", await response.Content.ReadAsStringAsync().WaitAsync(s_patience), StringComparison.Ordinal);
+                response.Dispose();
+            }
+
             await process.WaitForExitAsync().WaitAsync(s_patience);
             Assert.Equal(0, process.ExitCode);
         }
@@ -78,7 +99,7 @@ public sealed class FaultTests
         }
     }
 
-    private static async Task<Dictionary<string, List<string>>> MixAsync(TestServer server, int seed, int count)
+    private static async Task<Dictionary<string, List<string>>> MixAsync(TestServer server, int seed, int count, Action atHalf)
     {
         (string Name, Func<Random, Task<string>> Run)[] kinds =
         [
@@ -99,6 +120,7 @@ public sealed class FaultTests
             var random = new Random((seed * 1000) + worker);
             for (var i = Interlocked.Increment(ref next); i <= count; i = Interlocked.Increment(ref next))
             {
+                if (i == count / 2) atHalf();
                 var (name, run) = kinds[i % kinds.Length];
                 var outcome = await run(random).WaitAsync(s_patience);
                 lock (outcomes) outcomes[name].Add(outcome);
@@ -138,10 +160,12 @@ public sealed class FaultTests
     {
         using var leave = new CancellationTokenSource();
         using var request = new HttpRequestMessage(HttpMethod.Post, "/v1/completions") { Content = new StringContent("""{"prompt": "The", "max_tokens": 450, "stream": true, "ignore_eos": true}""") };
-        leave.CancelAfter(random.Next(1, 60));
+        // At any time: before it is accepted, while it waits, or while it runs.
+        if (random.Next(2) == 0) leave.CancelAfter(random.Next(1, 60));
         try
         {
             using var response = await server.Http.SendAsync(request, HttpCompletionOption.ResponseHeadersRead, leave.Token);
+            await leave.CancelAsync();
             await response.Content.ReadAsStringAsync(leave.Token);
             return "finished";
         }

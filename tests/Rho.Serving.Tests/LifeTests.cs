@@ -28,6 +28,10 @@ public sealed class LifeTests : IDisposable
             }
         })).ToArray();
 
+        await TestServer.UntilAsync(() =>
+        {
+            lock (answers) return answers.Count > 0;
+        });
         var response = await server.Grpc.LoadModelAsync(new LoadModelRequest { Name = "tiny", Path = TestModels.Folder(seed: 2) }, deadline: DateTime.UtcNow + TestServer.Patience);
         Assert.True(response.Swapped);
         var now = (string)(await server.PostAsync("/v1/completions", new { prompt = "The", max_tokens = 10, temperature = 0 }))["choices"]![0]!["text"]!;
@@ -71,7 +75,7 @@ public sealed class LifeTests : IDisposable
         var staged = Path.Combine(_folder, ".staged");
         TestModels.Save(staged, 5);
         Directory.Move(staged, Path.Combine(_folder, "run1"));
-        await UntilAsync(() => server.Registry.Models.Count == 1);
+        await TestServer.UntilAsync(() => server.Registry.Models.Count == 1);
         Assert.Equal("run1", server.Registry.Models[0].Name);
         var first = server.Registry.Models[0].Version;
         await server.PostAsync("/v1/completions", new { model = "run1", prompt = "The", max_tokens = 2 });
@@ -80,18 +84,20 @@ public sealed class LifeTests : IDisposable
         TestModels.Save(staged, 6);
         Directory.Move(Path.Combine(_folder, "run1"), Path.Combine(_folder, ".old"));
         Directory.Move(staged, Path.Combine(_folder, "run1"));
-        await UntilAsync(() => server.Registry.Models is [var model] && model.Version != first);
+        await TestServer.UntilAsync(() => server.Registry.Models is [var model] && model.Version != first);
         Directory.Delete(Path.Combine(_folder, "run1"), recursive: true);
-        await UntilAsync(() => server.Registry.Models.Count == 0);
+        await TestServer.UntilAsync(() => server.Registry.Models.Count == 0);
     }
 
     [Fact]
     public async Task Stop_LetsRunningRequestsFinish()
     {
         await using var server = await TestServer.StartAsync();
+        server.Gate.Hold(readings: 20);
         var streaming = server.StreamAsync("/v1/completions", new { prompt = "The", max_tokens = 300, stream = true, ignore_eos = true });
-        await UntilAsync(() => server.Engine.Unfinished == 1);
+        await TestServer.UntilAsync(() => server.Engine.Unfinished == 1);
         var stopping = server.StopAsync();
+        server.Gate.Open();
         var events = await streaming.WaitAsync(TestServer.Patience);
         Assert.Null(events[^1]);
         Assert.Equal("length", (string?)events[^2]!["choices"]![0]!["finish_reason"]);
@@ -102,15 +108,22 @@ public sealed class LifeTests : IDisposable
     public async Task Unload_WhileStreaming_FinishesTheStream_AndDisposeMidStream_IsNoWholeAnswer()
     {
         var server = await TestServer.StartAsync(TestServer.Options() with { AllowModelChanges = true });
+        server.Gate.Hold(readings: 20);
         var finished = server.StreamAsync("/v1/completions", new { prompt = "The", max_tokens = 100, stream = true, ignore_eos = true });
-        await UntilAsync(() => server.Engine.Unfinished == 1);
-        await server.Grpc.UnloadModelAsync(new UnloadModelRequest { Name = "tiny" });
+        await TestServer.UntilAsync(() => server.Engine.Unfinished == 1);
+        var unloading = server.Grpc.UnloadModelAsync(new UnloadModelRequest { Name = "tiny" });
+        await TestServer.UntilAsync(() => server.Registry.Models.Count == 0);
+        server.Gate.Open();
+        await unloading;
         Assert.Null((await finished)[^1]);
 
         await server.Grpc.LoadModelAsync(new LoadModelRequest { Name = "tiny", Path = TestModels.Folder() });
+        server.Gate.Hold(readings: 20);
         var broken = server.StreamAsync("/v1/completions", new { prompt = "The", max_tokens = 500, stream = true, ignore_eos = true });
-        await UntilAsync(() => server.Engine.Unfinished == 1);
-        await server.Engine.DisposeAsync();
+        await TestServer.UntilAsync(() => server.Engine.Unfinished == 1);
+        var disposing = server.Engine.DisposeAsync();
+        server.Gate.Open();
+        await disposing;
         var events = await broken;
         Assert.NotNull(events[^1]);
         Assert.NotNull(events[^1]!["error"]);
@@ -124,27 +137,33 @@ public sealed class LifeTests : IDisposable
         await using var server = await TestServer.StartAsync(TestServer.Options(new ModelSource("tiny", TestModels.Folder(context: 4096))));
         using var leave = new CancellationTokenSource();
         using var request = new HttpRequestMessage(HttpMethod.Post, "/v1/completions") { Content = new StringContent("""{"prompt": "The", "max_tokens": 4000, "stream": true, "ignore_eos": true}""") };
+        server.Gate.Hold(readings: 60);
         using var response = await server.Http.SendAsync(request, HttpCompletionOption.ResponseHeadersRead, leave.Token);
         Assert.Equal(1, server.Engine.Unfinished);
         response.Dispose();
-        await server.IdleAsync();
+        await server.IdleSlowlyAsync();
         Assert.Contains("rho_serving_requests_dropped_total{model=\"tiny\",outcome=\"cancelled\"} 1", await server.MetricsAsync(), StringComparison.Ordinal);
 
         // A call that waits for its whole answer is freed as well, and a gRPC stream.
+        server.Gate.Hold(readings: 60);
         var waiting = server.Http.PostAsync(new Uri("/v1/completions", UriKind.Relative), new StringContent("""{"prompt": "The", "max_tokens": 4000, "ignore_eos": true}"""), leave.Token);
-        await UntilAsync(() => server.Engine.Unfinished == 1);
+        await TestServer.UntilAsync(() => server.Engine.Unfinished == 1);
         await leave.CancelAsync();
         await Assert.ThrowsAnyAsync<OperationCanceledException>(() => waiting);
-        await server.IdleAsync();
+        await server.IdleSlowlyAsync();
         using (var call = server.Grpc.Generate(new GenerateRequest { Text = "The", Sampling = new SamplingParameters { MaxTokens = 4000, IgnoreEos = true } }))
         {
             Assert.True(await call.ResponseStream.MoveNext(CancellationToken.None));
         }
 
-        await server.IdleAsync();
+        await server.IdleSlowlyAsync();
+
+        // A deadline ends a call while the engine is at it.
+        server.Gate.Hold(readings: 60);
         var late = server.Grpc.Generate(new GenerateRequest { Text = "The", Sampling = new SamplingParameters { MaxTokens = 4000, IgnoreEos = true, N = 8 } }, deadline: DateTime.UtcNow.AddMilliseconds(100));
         var error = await Assert.ThrowsAsync<RpcException>(() => GrpcTests.CollectAsync(late));
         Assert.Equal(StatusCode.DeadlineExceeded, error.StatusCode);
+        server.Gate.Open();
         await server.IdleAsync();
     }
 
@@ -153,10 +172,11 @@ public sealed class LifeTests : IDisposable
     {
         var options = TestServer.Options();
         await using var server = await TestServer.StartAsync(options with { Engine = options.Engine with { MaxSequences = 1, MaxWaitingRequests = 1 } });
+        server.Gate.Hold(readings: 20);
         var busy = server.PostAsync("/v1/completions", new { prompt = "The", max_tokens = 400, ignore_eos = true });
-        await UntilAsync(() => server.Engine.State.Running == 1);
+        await TestServer.UntilAsync(() => server.Engine.State.Running == 1);
         var next = server.PostAsync("/v1/completions", new { prompt = "The", max_tokens = 1 });
-        await UntilAsync(() => server.Engine.Unfinished == 2);
+        await TestServer.UntilAsync(() => server.Engine.Unfinished == 2);
         var (status, error, response) = await server.RefusedAsync("/v1/completions", """{"prompt": "a"}""");
         Assert.Equal(429, status);
         Assert.Equal(("rate_limit_error", "queue_full"), ((string?)error["type"], (string?)error["code"]));
@@ -164,15 +184,20 @@ public sealed class LifeTests : IDisposable
         var refused = await Assert.ThrowsAsync<RpcException>(() => GrpcTests.CollectAsync(server.Grpc.Generate(new GenerateRequest { Text = "a" })));
         Assert.Equal(StatusCode.ResourceExhausted, refused.StatusCode);
         Assert.NotNull(refused.Trailers.GetValue("retry-after"));
+        server.Gate.Open();
         await Task.WhenAll(busy, next);
 
         await using var limited = await TestServer.StartAsync(options with { Engine = options.Engine with { MaxRequestsPerClient = 1 } });
+        limited.Gate.Hold();
         var mine = limited.PostAsync("/v1/completions", new { prompt = "The", max_tokens = 400, ignore_eos = true });
-        await UntilAsync(() => limited.Engine.Unfinished == 1);
+        await TestServer.UntilAsync(() => limited.Engine.Unfinished == 1);
         Assert.Equal(429, (await limited.RefusedAsync("/v1/completions", """{"prompt": "a"}""")).Status);
         using var other = new HttpRequestMessage(HttpMethod.Post, "/v1/completions") { Content = new StringContent("""{"prompt": "a", "max_tokens": 1}""") };
         other.Headers.Add("Authorization", "Bearer someone-else");
-        Assert.Equal(HttpStatusCode.OK, (await limited.Http.SendAsync(other)).StatusCode);
+        var others = limited.Http.SendAsync(other);
+        await TestServer.UntilAsync(() => limited.Engine.Unfinished == 2);
+        limited.Gate.Open();
+        Assert.Equal(HttpStatusCode.OK, (await others).StatusCode);
         await mine;
     }
 
@@ -224,14 +249,5 @@ public sealed class LifeTests : IDisposable
         Assert.Contains("<title>Rho", page, StringComparison.Ordinal);
         var document = JsonNode.Parse(await server.Http.GetStringAsync(new Uri("/openapi.json", UriKind.Relative)))!;
         foreach (var path in new[] { "/v1/completions", "/v1/chat/completions", "/v1/models", "/tokenize", "/detokenize", "/tokenizer_info" }) Assert.NotNull(document["paths"]![path]);
-    }
-
-    internal static async Task UntilAsync(Func<bool> condition)
-    {
-        for (var i = 0; !condition(); i++)
-        {
-            Assert.True(i < 3000, "what was waited for did not happen");
-            await Task.Delay(10);
-        }
     }
 }

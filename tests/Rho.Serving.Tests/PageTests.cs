@@ -5,14 +5,13 @@ namespace Rho.Serving.Tests;
 /// <summary>The built-in page in a real browser, without any other network.</summary>
 public sealed class PageTests
 {
-    private const string Chromium = "/usr/bin/chromium";
-
     [Fact, Trait("Category", "Slow")]
     public async Task Page_StreamsAnAnswerWithColouredTokens_AndShowsErrors()
     {
+        var chromium = Tool.Find("chromium");
         await using var server = await TestServer.StartAsync();
         using var playwright = await Playwright.CreateAsync();
-        await using var browser = await playwright.Chromium.LaunchAsync(new BrowserTypeLaunchOptions { ExecutablePath = Chromium, Args = ["--no-sandbox"] });
+        await using var browser = await playwright.Chromium.LaunchAsync(new BrowserTypeLaunchOptions { ExecutablePath = chromium, Args = ["--no-sandbox"] });
         var page = await browser.NewPageAsync();
         page.SetDefaultTimeout((float)TestServer.Patience.TotalMilliseconds);
         var foreign = new List<string>();

@@ -21,14 +21,18 @@ internal sealed class TestServer : IAsyncDisposable
     private readonly WebApplication _app;
     private readonly GrpcChannel _channel;
 
-    private TestServer(WebApplication app)
+    private TestServer(WebApplication app, EngineGate gate)
     {
         _app = app;
+        Gate = gate;
         Addresses = app.GetRhoAddresses();
         Http = new HttpClient { BaseAddress = Addresses.Http, Timeout = Patience };
         _channel = GrpcChannel.ForAddress(Addresses.Grpc!);
         Grpc = new Inference.InferenceClient(_channel);
     }
+
+    /// <summary>Holds the engines while a test needs requests to be under way.</summary>
+    public EngineGate Gate { get; }
 
     public RhoAddresses Addresses { get; }
 
@@ -53,10 +57,11 @@ internal sealed class TestServer : IAsyncDisposable
     public static async Task<TestServer> StartAsync(ServingOptions? options = null)
     {
         options ??= Options();
-        var app = ServingHost.Build(options);
+        var gate = new EngineGate();
+        var app = ServingHost.Build(options, gate);
         await ServingHost.LoadAsync(app, options, CancellationToken.None);
         await app.StartRhoAsync();
-        return new TestServer(app);
+        return new TestServer(app, gate);
     }
 
     public async Task<JsonNode> PostAsync(string path, object body)
@@ -98,10 +103,26 @@ internal sealed class TestServer : IAsyncDisposable
     /// <summary>Waits until nothing runs and no block is held.</summary>
     public async Task IdleAsync()
     {
-        for (var i = 0; Engine.Unfinished > 0 || Engine.State.BlocksHeld > 0; i++)
+        await UntilAsync(() => Engine.Unfinished == 0 && Engine.State.BlocksHeld == 0, () => $"the engine does not come to rest: {Engine.State}");
+    }
+
+    /// <summary>As <see cref="IdleAsync"/>, a step or so at a time: what is cancelled meanwhile has no time to come to its end first.</summary>
+    public async Task IdleSlowlyAsync()
+    {
+        await UntilAsync(() =>
         {
-            Assert.True(i < 1000, $"the engine does not come to rest: {Engine.State}");
-            await Task.Delay(10);
+            Gate.Hold(readings: 4);
+            return Engine.Unfinished == 0 && Engine.State.BlocksHeld == 0;
+        });
+        Gate.Open();
+    }
+
+    public static async Task UntilAsync(Func<bool> condition, Func<string>? otherwise = null)
+    {
+        for (var waited = System.Diagnostics.Stopwatch.StartNew(); !condition();)
+        {
+            Assert.True(waited.Elapsed < Patience, otherwise?.Invoke() ?? "what was waited for did not happen");
+            await Task.Delay(5);
         }
     }
 
@@ -109,6 +130,7 @@ internal sealed class TestServer : IAsyncDisposable
 
     public async ValueTask DisposeAsync()
     {
+        Gate.Open();
         Http.Dispose();
         _channel.Dispose();
         await _app.StopAsync();

@@ -10,7 +10,7 @@ public sealed class ConstraintCompiler
 
     private readonly Lock _lock = new();
     private readonly Lazy<VocabularyTrie> _vocabulary;
-    private readonly Dictionary<string, TextConstraint> _kept = new(StringComparer.Ordinal);
+    private readonly Dictionary<string, GrammarConstraint> _kept = new(StringComparer.Ordinal);
 
     /// <param name="bytesOf">A token's bytes; none for tokens that have no text.</param>
     /// <param name="ends">Tokens that end a text.</param>
@@ -50,7 +50,7 @@ public sealed class ConstraintCompiler
         var key = $"{kind}\n{source}";
         lock (_lock)
         {
-            if (_kept.TryGetValue(key, out var known)) return (GrammarConstraint)known;
+            if (_kept.TryGetValue(key, out var known) && !known.IsWorn) return known;
         }
 
         var table = new ExpressionTable();

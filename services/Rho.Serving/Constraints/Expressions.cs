@@ -76,7 +76,7 @@ internal sealed class Expression(ExpressionKind kind, int id)
 internal sealed class ExpressionTable
 {
     private const int MostExpressions = 100_000;
-    private const long MostWork = 20_000_000;
+    private const long MostWork = 1_000_000;
 
     private readonly Dictionary<Key, Expression> _known = [];
     private int _count;
@@ -87,6 +87,9 @@ internal sealed class ExpressionTable
         Nothing = new Expression(ExpressionKind.Nothing, _count++);
         Empty = new Expression(ExpressionKind.Empty, _count++) { MayEnd = true };
     }
+
+    /// <summary>Whether half of what a table may hold or compute is spent: a text that begins now should have a new one.</summary>
+    public bool IsWorn => _count > MostExpressions / 2 || _work > MostWork / 2;
 
     public Expression Nothing { get; }
 
@@ -108,26 +111,33 @@ internal sealed class ExpressionTable
     public Expression Choice(params IEnumerable<Expression> choices)
     {
         var bytes = default(ByteSet);
-        var members = new SortedDictionary<int, Expression>();
-        var open = new Stack<Expression>(choices);
-        while (open.TryPop(out var choice))
-        {
-            if (choice.Kind == ExpressionKind.Choice) Array.ForEach(choice.Choices, open.Push);
-            else if (choice.Kind == ExpressionKind.Bytes) bytes |= choice.Bytes;
-            else if (choice != Nothing) members[choice.Id] = choice;
-        }
-
-        if (!bytes.IsEmpty)
-        {
-            var set = Bytes(bytes);
-            members[set.Id] = set;
-        }
-
+        var members = new List<Expression>();
+        foreach (var choice in choices) Collect(choice, members, ref bytes);
+        if (!bytes.IsEmpty) members.Add(Bytes(bytes));
         if ((_work += members.Count) > MostWork) throw TooComplex();
-        if (members.Count == 0) return Nothing;
-        if (members.Count == 1) return members.Values.First();
-        Expression[] array = [.. members.Values];
-        return Intern(new Key(ExpressionKind.Choice, default, [.. members.Keys]), id => new Expression(ExpressionKind.Choice, id) { Choices = array, MayEnd = array.Any(choice => choice.MayEnd) });
+        members.Sort(static (a, b) => a.Id.CompareTo(b.Id));
+        var count = 0;
+        for (var i = 0; i < members.Count; i++)
+        {
+            if (count == 0 || members[count - 1] != members[i]) members[count++] = members[i];
+        }
+
+        if (count == 0) return Nothing;
+        if (count == 1) return members[0];
+        Expression[] array = [.. members.Take(count)];
+        return Intern(
+            new Key(ExpressionKind.Choice, default, Array.ConvertAll(array, static choice => choice.Id)),
+            id => new Expression(ExpressionKind.Choice, id) { Choices = array, MayEnd = Array.Exists(array, static choice => choice.MayEnd) });
+    }
+
+    /// <summary>Adds a choice's alternatives; single bytes are joined to one set. The alternatives of a choice are none themselves.</summary>
+    private void Collect(Expression choice, List<Expression> members, ref ByteSet bytes)
+    {
+        foreach (var alternative in choice.Kind == ExpressionKind.Choice ? choice.Choices : new ReadOnlySpan<Expression>(in choice))
+        {
+            if (alternative.Kind == ExpressionKind.Bytes) bytes |= alternative.Bytes;
+            else if (alternative != Nothing) members.Add(alternative);
+        }
     }
 
     public Expression Optional(Expression expression) => Choice(expression, Empty);

@@ -9,6 +9,15 @@ internal sealed class GrammarConstraint(VocabularyTrie vocabulary, ExpressionTab
     private readonly Lock _lock = new();
     private readonly Dictionary<int, ulong[]> _masks = [];
 
+    /// <summary>Whether texts that begin now should have a new constraint: every text adds what was not computed before, and there is a bound.</summary>
+    public bool IsWorn
+    {
+        get
+        {
+            lock (_lock) return table.IsWorn;
+        }
+    }
+
     public override ConstraintMatcher Start() => new Matcher(this, language);
 
     private ulong[] MaskOf(Expression state)

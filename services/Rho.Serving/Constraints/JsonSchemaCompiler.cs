@@ -55,11 +55,11 @@ internal sealed class JsonSchemaCompiler
     private Expression Value(Fields fields, string path, int depth)
     {
         if (fields.Take("$ref") is { } reference) return Reference(reference.GetString() ?? "", path, depth);
-        if (fields.Take("const") is { } constant) return Typed(fields, _json.Exactly(constant));
+        if (fields.Take("const") is { } constant) return OneOf([constant], fields, path);
         if (fields.Take("enum") is { } values)
         {
             return values.ValueKind == JsonValueKind.Array && values.GetArrayLength() > 0
-                ? Typed(fields, _table.Choice(values.EnumerateArray().Select(_json.Exactly)))
+                ? OneOf(values.EnumerateArray(), fields, path)
                 : throw Error(path, "enum is a list of at least one value");
         }
 
@@ -76,12 +76,24 @@ internal sealed class JsonSchemaCompiler
         return _table.Choice(type.EnumerateArray().Select(one => OfType(one.GetString(), fields, path, depth)).ToArray());
     }
 
-    /// <summary>"type" beside const or enum says what the values say already.</summary>
-    private static Expression Typed(Fields fields, Expression values)
+    /// <summary>The values of const or enum that are of the type, where one is named beside.</summary>
+    private Expression OneOf(IEnumerable<JsonElement> values, Fields fields, string path)
     {
-        fields.Take("type");
-        return values;
+        var type = fields.Take("type");
+        string?[] types = type is null ? [] : type.Value.ValueKind == JsonValueKind.Array ? [.. type.Value.EnumerateArray().Select(one => one.GetString())] : [type.Value.GetString()];
+        var right = values.Where(value => type is null || types.Any(name => IsOfType(value, name))).Select(_json.Exactly).ToArray();
+        return right.Length > 0 ? _table.Choice(right) : throw Error(path, "none of the values is of the type");
     }
+
+    private static bool IsOfType(JsonElement value, string? type) => value.ValueKind switch
+    {
+        JsonValueKind.Object => type == "object",
+        JsonValueKind.Array => type == "array",
+        JsonValueKind.String => type == "string",
+        JsonValueKind.Number => type == "number" || (type == "integer" && value.TryGetDecimal(out var number) && number == decimal.Truncate(number)),
+        JsonValueKind.True or JsonValueKind.False => type == "boolean",
+        _ => type == "null",
+    };
 
     private Expression Untyped(Fields fields, string path, int depth)
     {
@@ -115,7 +127,12 @@ internal sealed class JsonSchemaCompiler
 
         Expression? extra = members.Count == 0 && required.Count == 0 ? _json.Value : null;
         if (fields.Take("additionalProperties") is { } additional)
-            extra = additional.ValueKind == JsonValueKind.False ? null : Nested(additional, $"{path}/additionalProperties", depth);
+        {
+            var none = additional.ValueKind == JsonValueKind.False;
+            if (none && required.Count > 0) throw Error(path, $"required names {string.Join(", ", required)}, which no property has, and additionalProperties is false");
+            extra = none ? null : Nested(additional, $"{path}/additionalProperties", depth);
+        }
+
         foreach (var name in required) members.Add((name, extra ?? _json.Value, true));
         var keys = extra is null ? null : members.Count == 0 ? _json.AnyString(0, -1) : _json.NamesExcept([.. members.Select(member => member.Name)]);
         return _json.ObjectOf(members, extra, keys);
