@@ -119,12 +119,11 @@ public sealed class LifeTests : IDisposable
 
         await server.Grpc.LoadModelAsync(new LoadModelRequest { Name = "tiny", Path = TestModels.Folder() });
         server.Gate.Hold(readings: 20);
-        var broken = server.StreamAsync("/v1/completions", new { prompt = "The", max_tokens = 500, stream = true, ignore_eos = true });
-        await TestServer.UntilAsync(() => server.Engine.Unfinished == 1);
+        var broken = await server.BeginStreamAsync("/v1/completions", new { prompt = "The", max_tokens = 500, stream = true, ignore_eos = true });
         var disposing = server.Engine.DisposeAsync();
         server.Gate.Open();
         await disposing;
-        var events = await broken;
+        var events = await TestServer.EventsAsync(broken);
         Assert.NotNull(events[^1]);
         Assert.NotNull(events[^1]!["error"]);
         Assert.DoesNotContain(events[..^1], e => (string?)e!["choices"]![0]!["finish_reason"] is not null);

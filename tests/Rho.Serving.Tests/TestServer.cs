@@ -82,12 +82,21 @@ internal sealed class TestServer : IAsyncDisposable
     }
 
     /// <summary>The events of a stream, [DONE] among them as null.</summary>
-    public async Task<List<JsonNode?>> StreamAsync(string path, object body)
+    public async Task<List<JsonNode?>> StreamAsync(string path, object body) => await EventsAsync(await BeginStreamAsync(path, body));
+
+    /// <summary>A stream that has begun.</summary>
+    public async Task<HttpResponseMessage> BeginStreamAsync(string path, object body)
     {
         using var request = new HttpRequestMessage(HttpMethod.Post, path) { Content = JsonContent.Create(body) };
-        using var response = await Http.SendAsync(request, HttpCompletionOption.ResponseHeadersRead);
+        var response = await Http.SendAsync(request, HttpCompletionOption.ResponseHeadersRead);
         Assert.True(response.IsSuccessStatusCode, response.StatusCode.ToString());
         Assert.Equal("text/event-stream", response.Content.Headers.ContentType!.MediaType);
+        return response;
+    }
+
+    public static async Task<List<JsonNode?>> EventsAsync(HttpResponseMessage response)
+    {
+        using var disposed = response;
         var events = new List<JsonNode?>();
         foreach (var line in (await response.Content.ReadAsStringAsync()).Split("\n\n", StringSplitOptions.RemoveEmptyEntries))
         {
