@@ -12,20 +12,24 @@ internal static class Kernels
     /// <summary>x / sqrt(mean(x^2) + epsilon) * weight over the last dimension, the mean in float32.</summary>
     internal static Tensor RmsNorm(Tensor x, Tensor weight, double epsilon)
     {
-        if (Cpu.Work.Fits(x) && x.dtype == weight.dtype && weight.NumberOfElements % 16 == 0) return Cpu.RmsNorm.apply(x, weight, epsilon);
+        if (FitsRmsNorm(x, weight)) return Cpu.RmsNorm.apply(x, weight, epsilon);
         using var scope = NewDisposeScope();
         var wide = x.to(ScalarType.Float32);
         var scale = wide.mul(wide).mean([-1], keepdim: true).add(epsilon).rsqrt();
         return wide.mul(scale).to(x.dtype).mul(weight).MoveToOuterDisposeScope();
     }
 
-    /// <summary>silu(gate) * up. [.., 2 F] to [.., F]</summary>
-    internal static Tensor SwiGlu(Tensor gateUp)
+    /// <summary>rmsNorm(x) weight^T + bias. [rows, D], [O, D] to [rows, O]</summary>
+    internal static Tensor RmsNormLinear(Tensor x, Tensor norm, double epsilon, Tensor weight, Tensor? bias = null) =>
+        FitsRmsNorm(x, norm) ? Cpu.RmsNormLinear.apply(x, norm, epsilon, weight, bias!) : linear(RmsNorm(x, norm, epsilon), weight, bias);
+
+    /// <summary>(silu(gate) * up) down^T. [rows, 2 F], [D, F] to [rows, D]</summary>
+    internal static Tensor SwiGluLinear(Tensor gateUp, Tensor down)
     {
-        if (Cpu.Work.Fits(gateUp) && gateUp.size(-1) % 32 == 0) return Cpu.SwiGlu.apply(gateUp);
+        if (Cpu.Work.Fits(gateUp) && gateUp.size(-1) % 32 == 0) return Cpu.SwiGluLinear.apply(gateUp, down);
         using var scope = NewDisposeScope();
         var parts = gateUp.chunk(2, -1);
-        return silu(parts[0]).mul(parts[1]).MoveToOuterDisposeScope();
+        return linear(silu(parts[0]).mul(parts[1]), down).MoveToOuterDisposeScope();
     }
 
     /// <summary>Rotates queries and keys and attends. [B, T, N + 2 K, H] to [B, T, N, H]</summary>
@@ -42,6 +46,8 @@ internal static class Kernels
         var mask = context.Mask(qkv.device);
         return scaled_dot_product_attention(query, key, value, mask, is_casual: mask is null).transpose(1, 2).contiguous().MoveToOuterDisposeScope();
     }
+
+    private static bool FitsRmsNorm(Tensor x, Tensor weight) => Cpu.Work.Fits(x) && x.dtype == weight.dtype && weight.NumberOfElements % 16 == 0;
 
     private static Tensor Repeat(Tensor x, int times) => times == 1 ? x : x.repeat_interleave(times, 1);
 

@@ -54,17 +54,17 @@ internal static class Transformer
     internal static Tensor Block(ModelConfig config, LayerWeights layer, Tensor x, int sequences, AttentionContext context)
     {
         using var scope = NewDisposeScope();
-        var attended = Attention(config, layer, Kernels.RmsNorm(x, layer.InputNorm, config.NormEpsilon), sequences, context);
+        var attended = Attention(config, layer, x, sequences, context);
         var middle = x.add(linear(attended, layer.Output));                                     // [B * T, D]
-        var gateUp = linear(Kernels.RmsNorm(middle, layer.PostNorm, config.NormEpsilon), layer.GateUp); // [B * T, 2 F]
-        return middle.add(linear(Kernels.SwiGlu(gateUp), layer.Down)).MoveToOuterDisposeScope();
+        var gateUp = Kernels.RmsNormLinear(middle, layer.PostNorm, config.NormEpsilon, layer.GateUp); // [B * T, 2 F]
+        return middle.add(Kernels.SwiGluLinear(gateUp, layer.Down)).MoveToOuterDisposeScope();
     }
 
-    /// <summary>softmax(Q K^T / sqrt(H)) V before its output projection. [B * T, D] to [B * T, N * H]</summary>
+    /// <summary>softmax(Q K^T / sqrt(H)) V of the normed x, before its output projection. [B * T, D] to [B * T, N * H]</summary>
     private static Tensor Attention(ModelConfig config, LayerWeights layer, Tensor x, int sequences, AttentionContext context)
     {
         long length = x.size(0) / sequences;
-        var qkv = linear(x, layer.Qkv, layer.QkvBias).view(sequences, length, config.Heads + (2 * config.KeyValueHeads), config.HeadSize); // [B, T, N + 2 K, H]
+        var qkv = Kernels.RmsNormLinear(x, layer.InputNorm, config.NormEpsilon, layer.Qkv, layer.QkvBias).view(sequences, length, config.Heads + (2 * config.KeyValueHeads), config.HeadSize); // [B, T, N + 2 K, H]
         if (layer.QueryNorm is { } queryNorm && layer.KeyNorm is { } keyNorm)
         {
             var parts = qkv.split([config.Heads, config.KeyValueHeads, config.KeyValueHeads], 2);

@@ -14,23 +14,32 @@ internal sealed unsafe class RmsNorm : autograd.SingleTensorFunction<RmsNorm>
     {
         var (x, weight, epsilon) = ((Tensor)vars[0], (Tensor)vars[1], (double)vars[2]);
         x = x.contiguous();
-        var y = empty_like(x);
         ctx.save_for_backward([x, weight]);
         ctx.save_data("epsilon", epsilon);
-        if (x.dtype == ScalarType.Float32) Forward<Float32>(x, weight, y, epsilon);
-        else Forward<BFloat16>(x, weight, y, epsilon);
-        return y;
+        return Normed(x, weight, epsilon);
     }
 
     public override List<Tensor> backward(autograd.AutogradContext ctx, Tensor grad_output)
     {
         var (x, weight) = (ctx.get_saved_variables()[0], ctx.get_saved_variables()[1]);
-        var gradient = grad_output.contiguous();
+        var (dx, dweight) = Gradients(x, weight, grad_output.contiguous(), (double)ctx.get_data("epsilon"));
+        return [dx, dweight, null!];
+    }
+
+    internal static Tensor Normed(Tensor x, Tensor weight, double epsilon)
+    {
+        var y = empty_like(x);
+        if (x.dtype == ScalarType.Float32) Forward<Float32>(x, weight, y, epsilon);
+        else Forward<BFloat16>(x, weight, y, epsilon);
+        return y;
+    }
+
+    internal static (Tensor X, Tensor Weight) Gradients(Tensor x, Tensor weight, Tensor gradient, double epsilon)
+    {
         var (dx, dweight) = (empty_like(x), empty_like(weight));
-        var epsilon = (double)ctx.get_data("epsilon");
         if (x.dtype == ScalarType.Float32) Backward<Float32>(x, weight, gradient, dx, dweight, epsilon);
         else Backward<BFloat16>(x, weight, gradient, dx, dweight, epsilon);
-        return [dx, dweight, null!];
+        return (dx, dweight);
     }
 
     internal static void Forward<T>(Tensor x, Tensor weight, Tensor y, double epsilon) where T : struct, IElement

@@ -79,7 +79,7 @@ internal sealed class TorchDecodingModel : DecodingModel
         var attended = Attend(Rotate(query, step), _keys[index], _values[index], step);         // [N, A * S]
         var middle = x.add(linear(attended, layer.Output));                                     // [N, D]
         var gateUp = linear(Model.Kernels.RmsNorm(middle, layer.PostNorm, Config.NormEpsilon), layer.GateUp);
-        return middle.add(linear(Model.Kernels.SwiGlu(gateUp), layer.Down)).MoveToOuterDisposeScope();
+        return middle.add(Model.Kernels.SwiGluLinear(gateUp, layer.Down)).MoveToOuterDisposeScope();
     }
 
     private static Tensor Rotate(Tensor x, Step step)
