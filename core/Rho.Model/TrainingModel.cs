@@ -128,6 +128,7 @@ public sealed class TrainingModel : IDisposable
         {
             var chosen = head.Backward([.. selected], [.. shares], _gradients.Head, _options);
             normedGradient = zeros_like(normed).index_copy_(0, index, chosen);
+            head.Dispose(); // its logits, before the blocks' backward needs memory
         }
 
         autograd.backward(normed, normedGradient);
@@ -154,8 +155,15 @@ public sealed class TrainingModel : IDisposable
             _gradients.Embedding.index_add_(0, tokens.to(int64), gradient, 1);
             if (!ReferenceEquals(Gradients, _gradients.Flat))
             {
-                Gradients.add_(_gradients.Flat);
-                _gradients.Flat.zero_();
+                if (device.type == DeviceType.CPU)
+                {
+                    Cpu.FlatSum.AddAndClear(Gradients, _gradients.Flat);
+                }
+                else
+                {
+                    Gradients.add_(_gradients.Flat);
+                    _gradients.Flat.zero_();
+                }
             }
         }
 
@@ -196,6 +204,7 @@ public sealed class TrainingModel : IDisposable
     {
         using var guard = no_grad();
         _copy?.Flat.copy_(_master.Flat);
+        if (_master.Device.type == DeviceType.CPU) Cpu.NativeHeap.Trim();
     }
 
     public void Dispose()
