@@ -1,5 +1,6 @@
 using System.Buffers.Binary;
 using System.IO.MemoryMappedFiles;
+using Microsoft.Win32.SafeHandles;
 
 namespace Rho.Data;
 
@@ -7,14 +8,18 @@ namespace Rho.Data;
 /// A safetensors file, mapped into memory and checked wholly when opened: whatever its header says afterwards lies inside the file,
 /// aligned to its element size. Safe to read from several threads; pointers and spans die with <see cref="Dispose"/>.
 /// </summary>
-public sealed unsafe class SafetensorsFile : IDisposable
+public sealed unsafe class SafetensorsFile : ITensorFile
 {
+    private readonly SafeFileHandle _file;
+    private readonly long _dataStart;
     private readonly MemoryMappedFile _map;
     private readonly MemoryMappedViewAccessor _view;
     private byte* _data;
 
-    private SafetensorsFile(string path, MemoryMappedFile map, MemoryMappedViewAccessor view, SafetensorsHeader header, byte* data)
+    private SafetensorsFile(string path, SafeFileHandle file, long dataStart, MemoryMappedFile map, MemoryMappedViewAccessor view, SafetensorsHeader header, byte* data)
     {
+        _file = file;
+        _dataStart = dataStart;
         Path = path;
         Metadata = header.Metadata;
         Tensors = header.Tensors;
@@ -35,56 +40,38 @@ public sealed unsafe class SafetensorsFile : IDisposable
     /// <exception cref="RhoException">The file cannot be read or is not a valid safetensors file; the message names tensor and fault.</exception>
     public static SafetensorsFile Open(string path)
     {
-        FileStream stream;
+        var file = FileMap.OpenHandle(path);
+        MemoryMappedFile? map = null;
+        MemoryMappedViewAccessor? view = null;
         try
         {
-            stream = new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.Read | FileShare.Delete, bufferSize: 0);
-        }
-        catch (Exception e) when (e is FileNotFoundException or DirectoryNotFoundException)
-        {
-            throw new NotFoundException($"{path}: no such file");
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            throw new RhoException($"{path}: cannot be read: {e.Message}", e);
-        }
-
-        MemoryMappedFile map;
-        long headerLength, fileLength;
-        byte[] json;
-        using (stream)
-        {
-            fileLength = stream.Length;
+            var fileLength = RandomAccess.GetLength(file);
             Span<byte> length = stackalloc byte[8];
-            if (stream.ReadAtLeast(length, 8, throwOnEndOfStream: false) < 8)
+            if (RandomAccess.Read(file, length, 0) < 8)
                 throw new RhoException($"{path}: not a valid safetensors file: it has {fileLength} bytes, fewer than the 8 of a header's length");
-            headerLength = BinaryPrimitives.ReadInt64LittleEndian(length);
+            var headerLength = BinaryPrimitives.ReadInt64LittleEndian(length);
             if (headerLength is < 2 or > SafetensorsHeader.MaxBytes)
                 throw new RhoException($"{path}: not a valid safetensors file: its first 8 bytes announce a header of {(ulong)headerLength} bytes; 2 to {SafetensorsHeader.MaxBytes} are possible");
             if (headerLength > fileLength - 8)
                 throw new RhoException($"{path}: not a valid safetensors file: the header of {headerLength} bytes does not fit into the file's {fileLength}: it is truncated");
-            json = new byte[headerLength];
-            stream.ReadExactly(json);
-            map = MemoryMappedFile.CreateFromFile(stream, mapName: null, 0, MemoryMappedFileAccess.Read, HandleInheritability.None, leaveOpen: true);
-        }
-
-        MemoryMappedViewAccessor? view = null;
-        try
-        {
+            var json = new byte[headerLength];
+            FileMap.ReadExactly(path, file, json, 8);
             var header = SafetensorsHeader.Parse(path, json, fileLength - 8 - headerLength);
             // Aligned within the data is not enough: the data must start aligned too. Old writers did not pad the header.
             var unaligned = header.Tensors.Values.FirstOrDefault(t => t.ByteLength > 0 && (8 + headerLength + t.Offset) % t.Type.Size() != 0);
             if (unaligned is not null)
                 throw new RhoException($"{path}: tensor \"{unaligned.Name}\" is misaligned: its data starts at byte {8 + headerLength + unaligned.Offset} of the file; save it again with a current safetensors version");
+            map = MemoryMappedFile.CreateFromFile(file, mapName: null, 0, MemoryMappedFileAccess.Read, HandleInheritability.None, leaveOpen: true);
             view = map.CreateViewAccessor(0, 0, MemoryMappedFileAccess.Read);
             byte* start = null;
             view.SafeMemoryMappedViewHandle.AcquirePointer(ref start);
-            return new SafetensorsFile(path, map, view, header, start + view.PointerOffset + 8 + headerLength);
+            return new SafetensorsFile(path, file, 8 + headerLength, map, view, header, start + view.PointerOffset + 8 + headerLength);
         }
         catch
         {
             view?.Dispose();
-            map.Dispose();
+            map?.Dispose();
+            file.Dispose();
             throw;
         }
     }
@@ -120,6 +107,16 @@ public sealed unsafe class SafetensorsFile : IDisposable
         return new ReadOnlySpan<byte>(Pointer(name) + start, count);
     }
 
+    /// <summary>Copies part of a tensor without the file's pages becoming part of this process, as pages that are looked at through <see cref="Bytes"/> do.</summary>
+    /// <exception cref="RhoException">The file has no such tensor, or cannot be read any more.</exception>
+    public void Read(string name, long start, Span<byte> target)
+    {
+        var tensor = Tensor(name);
+        ArgumentOutOfRangeException.ThrowIfNegative(start);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(target.Length, tensor.ByteLength - start, nameof(start));
+        FileMap.ReadExactly(Path, _file, target, _dataStart + tensor.Offset + start);
+    }
+
     public void Dispose()
     {
         if (_data == null) return;
@@ -127,5 +124,6 @@ public sealed unsafe class SafetensorsFile : IDisposable
         _view.SafeMemoryMappedViewHandle.ReleasePointer();
         _view.Dispose();
         _map.Dispose();
+        _file.Dispose();
     }
 }

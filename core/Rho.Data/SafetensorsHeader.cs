@@ -3,7 +3,7 @@ using System.Text.Json;
 
 namespace Rho.Data;
 
-/// <summary>One tensor of a safetensors file. Offset counts from the first byte after the header.</summary>
+/// <summary>One tensor of a file. Offset in bytes: in a safetensors file from the first byte after the header, in others from the file's first.</summary>
 public sealed record TensorEntry(string Name, ElementType Type, long[] Shape, long Offset, long ByteLength)
 {
     public long Elements => ByteLength / Type.Size();

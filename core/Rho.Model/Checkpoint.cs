@@ -1,27 +1,29 @@
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using Rho.Data;
+using Rho.Data.Torch;
 using Rho.Tokenization;
 using static TorchSharp.torch;
 
 namespace Rho.Model;
 
-/// <summary>Hugging Face checkpoint folders: read tensor by tensor from mapped files, written beside their place and renamed.</summary>
+/// <summary>Hugging Face checkpoint folders: read tensor by tensor into the model's own memory, written beside their place and renamed.</summary>
 internal static class Checkpoint
 {
     /// <summary>Bytes converted at a time, so that loading needs little more than the model itself.</summary>
     private const int ChunkBytes = 16 << 20;
 
-    private const long MaximumShardBytes = 5_000_000_000;
+    /// <summary>What holds weights, best first. The same names with .index.json behind them list the files of a checkpoint in several.</summary>
+    private static readonly (string Name, Func<string, ITensorFile> Open)[] s_formats = [("model.safetensors", SafetensorsFile.Open), ("pytorch_model.bin", TorchFile.Open)];
 
     internal static void Read(string directory, LanguageModel model)
     {
         using var guard = no_grad();
-        var files = WeightFiles(directory);
+        var (files, open) = WeightFiles(directory);
         HashSet<string> seen = [];
         foreach (var path in files)
         {
-            using var file = SafetensorsFile.Open(path);
+            using var file = open(path);
             foreach (var entry in file.Tensors.Values)
             {
                 var name = entry.Name;
@@ -45,12 +47,20 @@ internal static class Checkpoint
             throw new RhoException($"{directory}: {missing.Count} tensor(s) are missing, the first is {missing[0]}");
     }
 
-    private static List<string> WeightFiles(string directory)
+    private static (IReadOnlyList<string> Paths, Func<string, ITensorFile> Open) WeightFiles(string directory)
     {
-        var single = Path.Combine(directory, "model.safetensors");
-        var index = Path.Combine(directory, "model.safetensors.index.json");
-        if (File.Exists(single)) return [single];
-        if (!File.Exists(index)) throw new NotFoundException($"{directory} has no weights: neither model.safetensors nor model.safetensors.index.json is there");
+        foreach (var (name, open) in s_formats)
+        {
+            var single = Path.Combine(directory, name);
+            if (File.Exists(single)) return ([single], open);
+            if (File.Exists(single + ".index.json")) return (ReadIndex(directory, single + ".index.json"), open);
+        }
+
+        throw new NotFoundException($"{directory} has no weights: neither {string.Join(" nor ", s_formats.SelectMany(format => new[] { format.Name, format.Name + ".index.json" }))} is there");
+    }
+
+    private static List<string> ReadIndex(string directory, string index)
+    {
         try
         {
             var map = JsonNode.Parse(File.ReadAllText(index))!["weight_map"]!.AsObject();
@@ -69,7 +79,7 @@ internal static class Checkpoint
         }
     }
 
-    private static void Fill(SafetensorsFile file, TensorEntry entry, LanguageModel model, ParameterSpan span)
+    private static void Fill(ITensorFile file, TensorEntry entry, LanguageModel model, ParameterSpan span)
     {
         var dtype = entry.Type switch
         {
@@ -83,21 +93,21 @@ internal static class Checkpoint
         for (long start = 0; start < entry.ByteLength; start += ChunkBytes)
         {
             using var scope = NewDisposeScope();
-            var bytes = file.Bytes(entry.Name, start, (int)Math.Min(ChunkBytes, entry.ByteLength - start));
-            var target = model.Slice(span.Offset + (start / size), bytes.Length / size);
+            var bytes = (int)Math.Min(ChunkBytes, entry.ByteLength - start);
+            var target = model.Slice(span.Offset + (start / size), bytes / size);
             if (dtype == target.dtype && target.device_type == TorchSharp.DeviceType.CPU)
             {
-                bytes.CopyTo(target.bytes);
+                file.Read(entry.Name, start, target.bytes);
                 continue;
             }
 
-            var staging = empty([bytes.Length / size], dtype);
-            bytes.CopyTo(staging.bytes);
+            var staging = empty([bytes / size], dtype);
+            file.Read(entry.Name, start, staging.bytes);
             target.copy_(staging);
         }
     }
 
-    internal static void Write(string directory, LanguageModel model, Tokenizer? tokenizer)
+    internal static void Write(string directory, LanguageModel model, Tokenizer? tokenizer, long shardBytes)
     {
         using var guard = no_grad();
         directory = Path.GetFullPath(directory);
@@ -108,7 +118,7 @@ internal static class Checkpoint
         {
             Directory.CreateDirectory(temporary);
             var dtype = model.Dtype == ScalarType.BFloat16 ? "bfloat16" : "float32";
-            WriteWeights(temporary, model);
+            WriteWeights(temporary, model, shardBytes);
             File.WriteAllText(Path.Combine(temporary, "config.json"), model.Config.ToJson(dtype).ToJsonString(s_indented) + "\n");
             var generation = new JsonObject();
             if (model.Config.BosTokenId is { } bos) generation["bos_token_id"] = bos;
@@ -129,14 +139,14 @@ internal static class Checkpoint
 
     private static readonly JsonSerializerOptions s_indented = new() { WriteIndented = true };
 
-    private static void WriteWeights(string directory, LanguageModel model)
+    private static void WriteWeights(string directory, LanguageModel model, long shardBytes)
     {
         var (type, size) = model.Dtype == ScalarType.BFloat16 ? (ElementType.BF16, 2) : (ElementType.F32, 4);
         List<List<ParameterSpan>> shards = [[]];
         long bytes = 0;
         foreach (var span in model.Layout.Spans)
         {
-            if (bytes > 0 && bytes + (span.Count * size) > MaximumShardBytes)
+            if (bytes > 0 && bytes + (span.Count * size) > shardBytes)
             {
                 shards.Add([]);
                 bytes = 0;

@@ -48,7 +48,7 @@ public sealed class LanguageModel : IDisposable
     public ScalarType Dtype => Flat.dtype;
     public long Parameters => Layout.Count;
 
-    /// <summary>Reads a Hugging Face checkpoint folder.</summary>
+    /// <summary>Reads a Hugging Face checkpoint folder: model.safetensors, or else pytorch_model.bin, each also as several files with an index.</summary>
     /// <exception cref="RhoException">A file is missing or truncated, or a tensor is missing or has the wrong shape.</exception>
     public static LanguageModel Load(string checkpointDirectory, Device device, ComputeType compute)
     {
@@ -94,7 +94,9 @@ public sealed class LanguageModel : IDisposable
     }
 
     /// <summary>Writes a Hugging Face folder, which appears whole or not at all.</summary>
-    public void Save(string directory, Tokenizer? tokenizer) => Checkpoint.Write(directory, this, tokenizer);
+    /// <param name="shardBytes">Weights beyond this are written as several files with an index. A tensor larger than that has a file of its own.</param>
+    /// <exception cref="RhoException">The folder exists and is not empty, or cannot be written.</exception>
+    public void Save(string directory, Tokenizer? tokenizer, long shardBytes = 5_000_000_000) => Checkpoint.Write(directory, this, tokenizer, shardBytes);
 
     internal static LanguageModel Empty(ModelConfig config, Device device, ScalarType dtype) =>
         new(config, empty([new ParameterLayout(config).Count], dtype, device).DetachFromDisposeScope());

@@ -43,7 +43,7 @@ public sealed record ModelConfig
         "head_dim", "max_position_embeddings", "rms_norm_eps", "rope_theta", "rope_scaling", "tie_word_embeddings", "attention_bias", "mlp_bias", "hidden_act",
         "sliding_window", "use_sliding_window", "max_window_layers", "layer_types", "bos_token_id", "eos_token_id", "pad_token_id", "torch_dtype", "dtype",
         "transformers_version", "use_cache", "initializer_range", "attention_dropout", "pretraining_tp", "_name_or_path", "return_dict", "unk_token_id",
-        "auto_map", "rope_interleaved", "quantization_config", "use_mrope", "rope_parameters", "id2label", "label2id", "_attn_implementation",
+        "auto_map", "rope_parameters", "id2label", "label2id", "_attn_implementation",
     ];
 
     /// <summary>Reads config.json of a checkpoint folder.</summary>
@@ -65,9 +65,21 @@ public sealed record ModelConfig
 
     internal static ModelConfig Parse(JsonObject json, string path)
     {
-        T Get<T>(string name, T? fallback = default, bool required = false) => json[name] is { } node ? node.GetValue<T>()
+        T Value<T>(string name, JsonNode node)
+        {
+            try
+            {
+                return node.GetValue<T>();
+            }
+            catch (Exception error) when (error is InvalidOperationException or FormatException)
+            {
+                throw new RhoException($"{path}: {name} is {node.ToJsonString()}, which is no {(typeof(T) == typeof(string) ? "string" : typeof(T) == typeof(bool) ? "true or false" : typeof(T) == typeof(int) ? "integer" : "number")}", error);
+            }
+        }
+
+        T Get<T>(string name, T? fallback = default, bool required = false) => json[name] is { } node ? Value<T>(name, node)
             : required ? throw new RhoException($"{path}: {name} is missing") : fallback!;
-        T? Optional<T>(string name) where T : struct => json[name] is { } node ? node.GetValue<T>() : null;
+        T? Optional<T>(string name) where T : struct => json[name] is { } node ? Value<T>(name, node) : null;
         void Refuse(bool condition, string what)
         {
             if (condition) throw new RhoException($"{path}: {what} is not supported");
@@ -79,8 +91,6 @@ public sealed record ModelConfig
             Refuse(!s_withoutEffect.Contains(name) && value is not null && !IsFalse(value), $"the field {name}, which may change the result,");
         Refuse(Get("hidden_act", "silu") is not "silu", $"hidden_act {json["hidden_act"]}");
         Refuse(Get("mlp_bias", false), "mlp_bias");
-        Refuse(Get("rope_interleaved", false), "rope_interleaved");
-        Refuse(json["quantization_config"] is not null, "quantization_config");
         Refuse(type != "qwen2" && Get("attention_bias", false), "attention_bias (also on the output projection)");
 
         var heads = Get<int>("num_attention_heads", required: true);
@@ -131,16 +141,19 @@ public sealed record ModelConfig
         if (HeadSize % 2 != 0) throw new RhoException($"{where}: head_dim is {HeadSize}, it must be even for the rotary embedding");
     }
 
+    private static readonly HashSet<string> s_scalingFields =
+        ["rope_type", "type", "factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings", "beta_fast", "beta_slow", "attention_factor", "rope_theta"];
+
     private static bool IsFalse(JsonNode value) => value.GetValueKind() == JsonValueKind.False;
 
     private static RopeScaling? ParseScaling(JsonObject? json, int context, string path)
     {
         if (json is null) return null;
         var type = (json["rope_type"] ?? json["type"])?.GetValue<string>() ?? "default";
+        foreach (var (name, value) in json)
+            if (value is not null && !s_scalingFields.Contains(name)) throw new RhoException($"{path}: rope_scaling.{name} is not supported");
         if (type == "default") return null;
         if (type is not ("linear" or "dynamic" or "llama3" or "yarn")) throw new RhoException($"{path}: rope_scaling of type {type} is not supported (supported: linear, dynamic, llama3, yarn)");
-        foreach (var name in new[] { "mscale", "mscale_all_dim", "truncate" })
-            if (json[name] is not null) throw new RhoException($"{path}: rope_scaling.{name} is not supported");
         double Number(string name, double fallback) => json[name]?.GetValue<double>() ?? fallback;
         return new RopeScaling(type, Number("factor", 1), Number("low_freq_factor", 1), Number("high_freq_factor", 4),
             json["original_max_position_embeddings"]?.GetValue<int>() ?? context, Number("beta_fast", 32), Number("beta_slow", 1), json["attention_factor"]?.GetValue<double>());
