@@ -1,10 +1,14 @@
+using System.Diagnostics;
 using System.Diagnostics.Metrics;
 
 namespace Rho.Client;
 
-/// <summary>Meter "Rho.Client".</summary>
+/// <summary>Meter and activity source "Rho.Client".</summary>
 internal static class ClientMetrics
 {
+    /// <summary>Spans of shards and of the streams that they came over; scorers' spans are their children.</summary>
+    public static readonly ActivitySource Activities = new("Rho.Client");
+
     private static readonly Meter Meter = new("Rho.Client");
 
     public static readonly Counter<long> Tokens = Meter.CreateCounter<long>("rho.client.tokens", "{token}", "Tokens whose losses arrived, by source");

@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using System.Diagnostics;
 using System.Text.Json;
 using Rho.Data;
@@ -87,11 +88,11 @@ public static class CorpusScoring
     /// Scores a corpus: several shards at a time, one score file per shard, which appears when it is whole, and scores.json at the
     /// end. Files that are there already are kept, so a run that was interrupted goes on where it was.
     /// </summary>
-    /// <param name="parallelShards">Shards in work at a time; 0: two per scorer.</param>
+    /// <param name="streams">Streams open at a time; 0: two per scorer. Where there are few shards, several streams share one.</param>
     /// <exception cref="MismatchException">The corpus is of another tokenizer than the reference's, or the folder holds scores of another reference or corpus.</exception>
     /// <exception cref="RhoException">What <see cref="ScorerClient.ScoreShardAsync"/> and the corpus throw.</exception>
     public static async Task<ScoresDescription> RunAsync(
-        Corpus corpus, ScorerClient client, string directory, IProgress<CorpusScoringProgress>? progress = null, int parallelShards = 0, CancellationToken cancellation = default)
+        Corpus corpus, ScorerClient client, string directory, IProgress<CorpusScoringProgress>? progress = null, int streams = 0, CancellationToken cancellation = default)
     {
         var reference = await client.DescribeAsync(cancellation).ConfigureAwait(false);
         if (reference.TokenizerFingerprint != corpus.TokenizerFingerprint)
@@ -113,18 +114,36 @@ public static class CorpusScoring
         };
         Directory.CreateDirectory(directory);
         var missing = Missing(corpus, description, directory);
-        if (parallelShards == 0) parallelShards = 2 * await client.CountScorersAsync(cancellation).ConfigureAwait(false);
+        if (streams == 0) streams = 2 * await client.CountScorersAsync(cancellation).ConfigureAwait(false);
 
         var meter = new Meter(corpus, missing, progress);
         using var stop = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
         var reporting = meter.RunAsync(ReportInterval, stop.Token);
         try
         {
-            await Parallel.ForEachAsync(missing, new ParallelOptions { MaxDegreeOfParallelism = parallelShards, CancellationToken = cancellation }, async (index, token) =>
+            var parts = Parts(corpus, missing, streams, reference.SegmentSequences(corpus.SequenceLength));
+            var files = new ConcurrentDictionary<int, Lazy<ShardInWork>>();
+            try
             {
-                await ScoreShardAsync(corpus, index, client, description, directory, meter, token).ConfigureAwait(false);
-                meter.ShardDone();
-            }).ConfigureAwait(false);
+                await Parallel.ForEachAsync(parts, new ParallelOptions { MaxDegreeOfParallelism = streams, CancellationToken = cancellation }, async (part, token) =>
+                {
+                    var shard = files.GetOrAdd(part.Shard, index => new Lazy<ShardInWork>(() =>
+                        new ShardInWork(corpus, index, client, description, directory, parts.Count(other => other.Shard == index)))).Value;
+                    await foreach (var block in client.ScoreShardEncodedAsync(shard.Tokens, corpus.DocumentsSeeEachOther, part.First, part.End, token).ConfigureAwait(false))
+                    {
+                        shard.File.WriteEncoded(block.FirstSequence, block.Losses.Span);
+                        meter.Add((long)block.Sequences * corpus.SequenceLength, block.FromCache);
+                    }
+
+                    if (!shard.PartDone()) return;
+                    meter.ShardDone();
+                    files.TryRemove(part.Shard, out _);
+                }).ConfigureAwait(false);
+            }
+            finally
+            {
+                foreach (var left in files.Values.Where(file => file.IsValueCreated)) left.Value.Dispose();
+            }
         }
         finally
         {
@@ -163,23 +182,73 @@ public static class CorpusScoring
         return missing;
     }
 
-    private static async Task ScoreShardAsync(
-        Corpus corpus, int index, ScorerClient client, ScoresDescription description, string directory, Meter meter, CancellationToken cancellation)
+    /// <summary>
+    /// Whole shards where there are many; otherwise parts of them that scorers lease on their own, so that all streams have work to
+    /// the end. Each part costs one more way of the shard's tokens over the wire.
+    /// </summary>
+    private static List<Part> Parts(Corpus corpus, List<int> missing, int streams, long segment)
     {
-        using var shard = corpus.OpenShard(index);
-        var metadata = new Dictionary<string, string>(StringComparer.Ordinal) { ["documents_see_each_other"] = Text(description.DocumentsSeeEachOther) };
-        using var file = ScoreFile.Create(
-            Path.Combine(directory, description.Shards[index].File), description.Reference, shard.Sha256, client.Encoding, shard.Sequences, shard.Length, metadata);
-        await foreach (var block in client.ScoreShardEncodedAsync(shard, corpus.DocumentsSeeEachOther, 0, cancellation).ConfigureAwait(false))
+        const int partsPerStream = 4;
+        var perShard = missing.Count == 0 ? 1 : (partsPerStream * streams + missing.Count - 1) / missing.Count;
+        var parts = new List<Part>();
+        foreach (var index in missing)
         {
-            file.WriteEncoded(block.FirstSequence, block.Losses.Span);
-            meter.Add((long)block.Sequences * shard.Length, block.FromCache);
+            var sequences = corpus.Shards[index].Sequences;
+            var segments = (sequences + segment - 1) / segment;
+            var size = perShard == 1 ? sequences : segment * Math.Max(1, (segments + perShard - 1) / perShard);
+            long first = 0;
+            do parts.Add(new Part(index, first, Math.Min(sequences, first + size)));
+            while ((first += size) < sequences);
         }
 
-        file.Complete();
+        return parts;
     }
 
     private static string Text(bool value) => value ? "true" : "false";
+
+    private sealed record Part(int Shard, long First, long End);
+
+    /// <summary>A shard some parts of which are in work, and its file of losses, which appears with the last part.</summary>
+    private sealed class ShardInWork : IDisposable
+    {
+        private int _partsLeft;
+
+        public ShardInWork(Corpus corpus, int index, ScorerClient client, ScoresDescription description, string directory, int parts)
+        {
+            _partsLeft = parts;
+            Tokens = corpus.OpenShard(index);
+            try
+            {
+                var metadata = new Dictionary<string, string>(StringComparer.Ordinal) { ["documents_see_each_other"] = Text(description.DocumentsSeeEachOther) };
+                File = ScoreFile.Create(
+                    Path.Combine(directory, description.Shards[index].File), description.Reference, Tokens.Sha256, client.Encoding, Tokens.Sequences, Tokens.Length, metadata);
+            }
+            catch
+            {
+                Tokens.Dispose();
+                throw;
+            }
+        }
+
+        public TokenShard Tokens { get; }
+
+        public ScoreFileWriter File { get; }
+
+        /// <summary>Counts a part; with the last one the file appears.</summary>
+        public bool PartDone()
+        {
+            if (Interlocked.Decrement(ref _partsLeft) > 0) return false;
+            File.Complete();
+            Dispose();
+            return true;
+        }
+
+        public void Dispose()
+        {
+            File.Dispose();
+            Tokens.Dispose();
+        }
+    }
 
     /// <summary>Counts tokens and reports them at intervals.</summary>
     private sealed class Meter(Corpus corpus, List<int> missing, IProgress<CorpusScoringProgress>? progress)

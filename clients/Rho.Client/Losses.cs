@@ -7,18 +7,44 @@ namespace Rho.Client;
 /// <param name="ContextLength">Tokens.</param>
 /// <param name="Description">For people: family, size, dtype and device.</param>
 /// <param name="ProbeLosses">Losses of the probe batch, nats: what two scorers of one fingerprint have to agree on.</param>
+/// <param name="ChunkTokens">Shards are scored in chunks of max(1, this / length) sequences.</param>
+/// <param name="LeaseChunks">And leased to one scorer in segments of so many chunks.</param>
+/// <param name="MaxTopK">The largest <see cref="ScorerClientOptions.TopK"/>; 0: neither top-k nor entropies are offered.</param>
 public sealed record ReferenceDescription(
     string Fingerprint, string TokenizerFingerprint, int VocabularySize, int ContextLength, string Description,
-    IReadOnlyList<LossEncoding> Encodings, IReadOnlyList<float> ProbeLosses);
+    IReadOnlyList<LossEncoding> Encodings, IReadOnlyList<float> ProbeLosses, int ChunkTokens, int LeaseChunks, int MaxTopK)
+{
+    /// <summary>Sequences of a segment: scorers share a shard by such parts.</summary>
+    public long SegmentSequences(int length) => Math.Max(1L, ChunkTokens / length) * Math.Max(1, LeaseChunks);
+}
 
 /// <summary>Losses of consecutive sequences of a shard.</summary>
 /// <param name="Losses">[Sequences * Length] nats, -ln p(token | earlier ones of its sequence); NaN where there is no loss.</param>
-public sealed record LossBlock(long FirstSequence, int Sequences, int Length, float[] Losses);
+public sealed record LossBlock(long FirstSequence, int Sequences, int Length, float[] Losses)
+{
+    /// <summary>[Sequences * Length] entropy of the distribution that each loss is taken from, nats; empty unless <see cref="ScorerClientOptions.Entropy"/> asks for it.</summary>
+    public float[] Entropies { get; init; } = [];
 
-/// <summary>Losses as they were sent and are stored.</summary>
-/// <param name="Losses">[Sequences * Length] in the client's encoding.</param>
+    /// <summary>[Sequences * Length * TopK] most likely tokens, the likeliest first; empty unless <see cref="ScorerClientOptions.TopK"/> asks for them.</summary>
+    public int[] TopIds { get; init; } = [];
+
+    /// <summary>[Sequences * Length * TopK] their ln p.</summary>
+    public float[] TopLogProbabilities { get; init; } = [];
+}
+
+/// <summary>Losses as they were sent and are stored: [Sequences * Length] in the client's encoding, and what else was asked for.</summary>
 /// <param name="FromCache">Whether the scorer had them in its cache.</param>
-public sealed record EncodedLossBlock(long FirstSequence, int Sequences, ReadOnlyMemory<byte> Losses, bool FromCache);
+public sealed record EncodedLossBlock(long FirstSequence, int Sequences, ReadOnlyMemory<byte> Losses, bool FromCache)
+{
+    /// <summary>[Sequences * Length] F16.</summary>
+    public ReadOnlyMemory<byte> Entropies { get; init; }
+
+    /// <summary>[Sequences * Length * TopK] U32.</summary>
+    public ReadOnlyMemory<byte> TopIds { get; init; }
+
+    /// <summary>[Sequences * Length * TopK] F16.</summary>
+    public ReadOnlyMemory<byte> TopLogProbabilities { get; init; }
+}
 
 /// <summary>A sequence to be scored on the fly.</summary>
 /// <param name="Id">Comes back with the losses; unique among the sequences that wait for theirs.</param>

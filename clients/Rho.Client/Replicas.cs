@@ -65,7 +65,8 @@ internal sealed class Replica : IDisposable
     /// <summary>Tokens that wait there, by its own account or by what this client asked of it.</summary>
     public long Load => Math.Max(_info?.QueuedTokens ?? 0, Interlocked.Read(ref _ownTokens));
 
-    public void AddOwnTokens(long tokens) => Interlocked.Add(ref _ownTokens, tokens);
+    /// <summary>Counts tokens that this client asks of the replica until they are done or the reservation is disposed.</summary>
+    public Reservation Reserve(long tokens) => new(this, tokens);
 
     /// <summary>Others are preferred for a while.</summary>
     public void MarkFailed() => Interlocked.Exchange(ref _failedAt, Stopwatch.GetTimestamp());
@@ -95,6 +96,28 @@ internal sealed class Replica : IDisposable
         _channel.Dispose();
         _asking.Dispose();
     }
+
+    internal sealed class Reservation : IDisposable
+    {
+        private long _left;
+
+        internal Reservation(Replica replica, long tokens)
+        {
+            Replica = replica;
+            _left = tokens;
+            Interlocked.Add(ref replica._ownTokens, tokens);
+        }
+
+        public Replica Replica { get; }
+
+        public void Done(long tokens)
+        {
+            _left -= tokens;
+            Interlocked.Add(ref Replica._ownTokens, -tokens);
+        }
+
+        public void Dispose() => Done(_left);
+    }
 }
 
 /// <summary>All scorers of the client's addresses, looked up again at intervals, and the choice among them.</summary>
@@ -109,6 +132,7 @@ internal sealed class Replicas : IAsyncDisposable
     private readonly X509Certificate2Collection? _authorities;
     private readonly X509Certificate2? _certificate;
     private readonly SemaphoreSlim _lookingUp = new(1);
+    private readonly Lock _choosing = new();
     private readonly List<Replica> _left = [];
     private Dictionary<string, Replica> _replicas = new(StringComparer.Ordinal);
     private long _lookedUpAt;
@@ -164,18 +188,23 @@ internal sealed class Replicas : IAsyncDisposable
     /// The replica to use next: of those that work the one with the fewest queued tokens, by chance among equals. Where all have
     /// failed lately, the one whose failure may be over.
     /// </summary>
-    public async Task<Replica> ChooseAsync(IReadOnlyCollection<Replica> except, CancellationToken cancellation)
+    /// <param name="except">Taken only where there is no other.</param>
+    /// <param name="tokens">What is going to be asked of it, which counts from now on.</param>
+    public async Task<Replica.Reservation> ChooseAsync(Replica? except, long tokens, CancellationToken cancellation)
     {
         var all = await AllAsync(cancellation).ConfigureAwait(false);
-        if (all.Count == 1) return all.First();
-        await Task.WhenAll(all.Select(replica => replica.RefreshAsync(_headers, cancellation))).ConfigureAwait(false);
-        return all
-            .OrderBy(replica => except.Contains(replica))
-            .ThenBy(replica => replica.IsOpen)
-            .ThenBy(replica => replica.FailedLately || replica.Draining)
-            .ThenBy(replica => replica.Load)
-            .ThenBy(_ => Random.Shared.Next())
-            .First();
+        if (all.Count > 1) await Task.WhenAll(all.Select(replica => replica.RefreshAsync(_headers, cancellation))).ConfigureAwait(false);
+        lock (_choosing)
+        {
+            return all
+                .OrderBy(replica => replica == except)
+                .ThenBy(replica => replica.IsOpen)
+                .ThenBy(replica => replica.FailedLately || replica.Draining)
+                .ThenBy(replica => replica.Load)
+                .ThenBy(_ => Random.Shared.Next())
+                .First()
+                .Reserve(tokens);
+        }
     }
 
     public async ValueTask DisposeAsync()

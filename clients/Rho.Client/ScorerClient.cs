@@ -71,10 +71,10 @@ public sealed class ScorerClient : IAsyncDisposable
             if (_reference is null)
             {
                 await RetryAsync(_options.ConnectTimeout, (progress, token) => RunOnOneAsync(
-                    progress,
-                    (replica, _) =>
+                    progress, tokens: 0,
+                    (chosen, _) =>
                     {
-                        _reference = replica.Agreed;
+                        _reference = chosen.Replica.Agreed;
                         return Task.CompletedTask;
                     }, token), ct).ConfigureAwait(false);
             }
@@ -97,25 +97,32 @@ public sealed class ScorerClient : IAsyncDisposable
     public async IAsyncEnumerable<LossBlock> ScoreShardAsync(
         TokenShard shard, bool documentsSeeEachOther, long firstSequence = 0, [EnumeratorCancellation] CancellationToken ct = default)
     {
-        await foreach (var block in ScoreShardEncodedAsync(shard, documentsSeeEachOther, firstSequence, ct).ConfigureAwait(false))
+        await foreach (var block in ScoreShardEncodedAsync(shard, documentsSeeEachOther, firstSequence, endSequence: null, ct).ConfigureAwait(false))
         {
             var losses = new float[block.Sequences * shard.Length];
             LossCodec.Decode(block.Losses.Span, _options.Encoding, losses);
-            yield return new LossBlock(block.FirstSequence, block.Sequences, shard.Length, losses);
+            yield return new LossBlock(block.FirstSequence, block.Sequences, shard.Length, losses)
+            {
+                Entropies = DecodeF16(block.Entropies.Span),
+                TopIds = MemoryMarshal.Cast<byte, int>(block.TopIds.Span).ToArray(),
+                TopLogProbabilities = DecodeF16(block.TopLogProbabilities.Span),
+            };
         }
     }
 
-    /// <summary>As <see cref="ScoreShardAsync"/>, with the losses as they are stored and sent.</summary>
+    /// <summary>As <see cref="ScoreShardAsync"/>, with the losses as they are stored and sent, up to before <paramref name="endSequence"/> (null: to the shard's end).</summary>
     public async IAsyncEnumerable<EncodedLossBlock> ScoreShardEncodedAsync(
-        TokenShard shard, bool documentsSeeEachOther, long firstSequence = 0, [EnumeratorCancellation] CancellationToken ct = default)
+        TokenShard shard, bool documentsSeeEachOther, long firstSequence = 0, long? endSequence = null, [EnumeratorCancellation] CancellationToken ct = default)
     {
         ArgumentOutOfRangeException.ThrowIfNegative(firstSequence);
-        ArgumentOutOfRangeException.ThrowIfGreaterThan(firstSequence, shard.Sequences);
+        var end = endSequence ?? shard.Sequences;
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(firstSequence, end);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(end, shard.Sequences);
         var reference = await DescribeAsync(ct).ConfigureAwait(false);
         using var stop = CancellationTokenSource.CreateLinkedTokenSource(ct);
         var blocks = Channel.CreateBounded<EncodedLossBlock>(new BoundedChannelOptions(_options.PrefetchBlocks) { SingleReader = true, SingleWriter = true });
         var identity = ShardIdentity.Of(shard, documentsSeeEachOther);
-        var reading = ReadShardAsync(shard, identity, reference, firstSequence, blocks.Writer, stop.Token);
+        var reading = ReadShardAsync(shard, identity, reference, firstSequence, end, blocks.Writer, stop.Token);
         try
         {
             await foreach (var block in blocks.Reader.ReadAllAsync(ct).ConfigureAwait(false)) yield return block;
@@ -142,7 +149,7 @@ public sealed class ScorerClient : IAsyncDisposable
             await using (exchange.ConfigureAwait(false))
             {
                 while (!exchange.IsDone)
-                    await RetryAsync(_options.Budget, (progress, token) => RunOnOneAsync(progress, (replica, t) => exchange.RunAsync(replica, _headers, progress, t), token), stop.Token).ConfigureAwait(false);
+                    await RetryAsync(_options.Budget, (progress, token) => RunOnOneAsync(progress, tokens: 0, (chosen, t) => exchange.RunAsync(chosen.Replica, _headers, progress, t), token), stop.Token).ConfigureAwait(false);
             }
         });
         try
@@ -185,16 +192,16 @@ public sealed class ScorerClient : IAsyncDisposable
         var coverage = new List<ShardCoverage>();
         for (var first = 0; first < corpus.Shards.Count; first += CoverageShards)
         {
-            var request = new CoverageRequest { Reference = reference.Fingerprint, Format = new ScoreFormat { Encoding = ToWire(_options.Encoding) } };
+            var request = new CoverageRequest { Reference = reference.Fingerprint, Format = FormatOf(_options) };
             for (var i = first; i < Math.Min(first + CoverageShards, corpus.Shards.Count); i++)
             {
                 using var shard = corpus.OpenShard(i);
                 request.Shards.Add(ShardIdentity.Of(shard, corpus.DocumentsSeeEachOther).Message);
             }
 
-            await RetryAsync(_options.Budget, (progress, token) => RunOnOneAsync(progress, async (replica, t) =>
+            await RetryAsync(_options.Budget, (progress, token) => RunOnOneAsync(progress, tokens: 0, async (chosen, t) =>
             {
-                var response = await replica.Client.CoverageAsync(request, _headers, DateTime.UtcNow + _options.StallTimeout, t).ConfigureAwait(false);
+                var response = await chosen.Replica.Client.CoverageAsync(request, _headers, DateTime.UtcNow + _options.StallTimeout, t).ConfigureAwait(false);
                 coverage.AddRange(response.Shards.Zip(request.Shards, (answer, shard) => new ShardCoverage(
                     answer.State switch { CoverageState.Cached => ShardState.Cached, CoverageState.InWork => ShardState.InWork, _ => ShardState.Missing },
                     answer.CachedSequences, shard.Sequences, TimeSpan.FromMilliseconds(answer.TimeLeftMs))));
@@ -219,12 +226,24 @@ public sealed class ScorerClient : IAsyncDisposable
         _describing.Dispose();
     }
 
-    internal static Protocol.Scoring.V1.LossEncoding ToWire(LossEncoding encoding) => encoding switch
+    internal static ScoreFormat FormatOf(ScorerClientOptions options) => new()
     {
-        LossEncoding.F16 => Protocol.Scoring.V1.LossEncoding.F16,
-        LossEncoding.F32 => Protocol.Scoring.V1.LossEncoding.F32,
-        _ => Protocol.Scoring.V1.LossEncoding.Log8,
+        Encoding = options.Encoding switch
+        {
+            LossEncoding.F16 => Protocol.Scoring.V1.LossEncoding.F16,
+            LossEncoding.F32 => Protocol.Scoring.V1.LossEncoding.F32,
+            _ => Protocol.Scoring.V1.LossEncoding.Log8,
+        },
+        Entropy = options.Entropy,
+        TopK = options.TopK,
     };
+
+    private static float[] DecodeF16(ReadOnlySpan<byte> bytes)
+    {
+        var values = new float[bytes.Length / sizeof(ushort)];
+        LossCodec.Decode(bytes, LossEncoding.F16, values);
+        return values;
+    }
 
     private static Progress ProgressOf(ResilienceContext context) => context.Properties.GetValue(ProgressKey, null!);
 
@@ -266,17 +285,18 @@ public sealed class ScorerClient : IAsyncDisposable
     /// Lets one replica do something: chosen by load, agreed with, its circuit closed. An attempt that got somewhere before its
     /// replica failed returns, so that the next one starts with fresh patience.
     /// </summary>
-    private async Task RunOnOneAsync(Progress progress, Func<Replica, CancellationToken, Task> work, CancellationToken cancellation)
+    private async Task RunOnOneAsync(Progress progress, long tokens, Func<Replica.Reservation, CancellationToken, Task> work, CancellationToken cancellation)
     {
         var before = progress.Steps;
-        var replica = await _replicas.ChooseAsync(progress.LastFailed is { } failed ? [failed] : [], cancellation).ConfigureAwait(false);
+        using var chosen = await _replicas.ChooseAsync(progress.LastFailed, tokens, cancellation).ConfigureAwait(false);
+        var replica = chosen.Replica;
         try
         {
             await replica.Circuit.ExecuteAsync(
                 async token =>
                 {
                     await AgreeAsync(replica, token).ConfigureAwait(false);
-                    await TranslateAsync(replica, () => work(replica, token), token).ConfigureAwait(false);
+                    await TranslateAsync(replica, () => work(chosen, token), token).ConfigureAwait(false);
                 }, cancellation).ConfigureAwait(false);
         }
         catch (Exception e) when (!cancellation.IsCancellationRequested && ScorerErrors.Translate(replica.Address, e, cancellation) is ReplicaFailedException failure)
@@ -320,7 +340,7 @@ public sealed class ScorerClient : IAsyncDisposable
                 Protocol.Scoring.V1.LossEncoding.Log8 => LossEncoding.Log8,
                 _ => LossEncoding.F16,
             })],
-            MemoryMarshal.Cast<byte, float>(response.ProbeLosses.Span).ToArray());
+            MemoryMarshal.Cast<byte, float>(response.ProbeLosses.Span).ToArray(), response.ChunkTokens, response.LeaseChunks, response.MaxTopK);
         if (_reference is { } other && !ProbesAgree(other.ProbeLosses, description.ProbeLosses))
         {
             throw new MismatchException(
@@ -337,22 +357,26 @@ public sealed class ScorerClient : IAsyncDisposable
             float.IsNaN(pair.First) ? float.IsNaN(pair.Second) : MathF.Abs(pair.First - pair.Second) <= 0.05f + 0.02f * MathF.Abs(pair.First));
 
     private Task ReadShardAsync(
-        TokenShard shard, ShardIdentity identity, ReferenceDescription reference, long firstSequence, ChannelWriter<EncodedLossBlock> writer, CancellationToken cancellation) =>
+        TokenShard shard, ShardIdentity identity, ReferenceDescription reference, long firstSequence, long end, ChannelWriter<EncodedLossBlock> writer, CancellationToken cancellation) =>
         CompleteAsync(writer, async () =>
         {
             var next = firstSequence;
-            while (next < shard.Sequences)
+            while (next < end)
             {
-                await RetryAsync(_options.Budget, (progress, token) => RunOnOneAsync(progress, async (chosen, t) =>
+                await RetryAsync(_options.Budget, (progress, token) => RunOnOneAsync(progress, (end - next) * shard.Length, async (chosen, t) =>
                 {
-                    var (replica, call) = await OpenHedgedAsync(chosen, OpenOf(identity, reference, next), t).ConfigureAwait(false);
-                    await using var leg = new ShardLeg(replica, call, shard, identity, _options);
-                    await foreach (var block in leg.ReadAsync(next, t).ConfigureAwait(false))
+                    using var activity = ClientMetrics.Activities.StartActivity("score shard", ActivityKind.Client);
+                    activity?.SetTag("rho.shard", identity.Message.Sha256);
+                    activity?.SetTag("rho.first_sequence", next);
+                    var (replica, call) = await OpenHedgedAsync(chosen.Replica, OpenOf(identity, reference, next, end), t).ConfigureAwait(false);
+                    await using var leg = new ShardLeg(replica.Address, call, shard, identity, _options);
+                    await foreach (var block in leg.ReadAsync(next, end, t).ConfigureAwait(false))
                     {
                         await writer.WriteAsync(block, t).ConfigureAwait(false);
                         next = block.FirstSequence + block.Sequences;
+                        chosen.Done((long)block.Sequences * shard.Length);
                         progress.Step();
-                        if (leg.Age > _options.StreamLifetime && next < shard.Sequences && await ShouldMoveAsync(replica, t).ConfigureAwait(false)) return;
+                        if (leg.Age > _options.StreamLifetime && next < end && await ShouldMoveAsync(replica, t).ConfigureAwait(false)) return;
                     }
                 }, token), cancellation).ConfigureAwait(false);
             }
@@ -360,11 +384,11 @@ public sealed class ScorerClient : IAsyncDisposable
 
     private async Task<bool> ShouldMoveAsync(Replica replica, CancellationToken cancellation)
     {
-        var best = await _replicas.ChooseAsync([], cancellation).ConfigureAwait(false);
-        return best != replica && best.Load < replica.Load / 2;
+        using var best = await _replicas.ChooseAsync(except: null, tokens: 0, cancellation).ConfigureAwait(false);
+        return best.Replica != replica && best.Replica.Load < replica.Load / 2;
     }
 
-    private ScoreShardRequest OpenOf(ShardIdentity identity, ReferenceDescription reference, long firstSequence) => new()
+    private ScoreShardRequest OpenOf(ShardIdentity identity, ReferenceDescription reference, long firstSequence, long end) => new()
     {
         Open = new ShardOpen
         {
@@ -372,7 +396,8 @@ public sealed class ScorerClient : IAsyncDisposable
             TokenizerFingerprint = _options.TokenizerFingerprint ?? "",
             Shard = identity.Message,
             FirstSequence = firstSequence,
-            Format = new ScoreFormat { Encoding = ToWire(_options.Encoding) },
+            EndSequence = end,
+            Format = FormatOf(_options),
         },
     };
 
@@ -386,11 +411,11 @@ public sealed class ScorerClient : IAsyncDisposable
             var silence = Task.Delay(_options.HedgeAfter, lost.Token);
             if (await Task.WhenAny(opening[0], silence).ConfigureAwait(false) == silence && !cancellation.IsCancellationRequested)
             {
-                var second = await _replicas.ChooseAsync([first], cancellation).ConfigureAwait(false);
-                if (second != first)
+                using var second = await _replicas.ChooseAsync(except: first, tokens: 0, cancellation).ConfigureAwait(false);
+                if (second.Replica != first)
                 {
                     ClientMetrics.Hedges.Add(1);
-                    opening.Add(OpenAsync(second, open, lost.Token));
+                    opening.Add(OpenAsync(second.Replica, open, lost.Token));
                 }
             }
 

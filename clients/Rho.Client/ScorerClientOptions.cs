@@ -19,6 +19,12 @@ public sealed record ScorerClientOptions
 
     public LossEncoding Encoding { get; init; } = LossEncoding.F16;
 
+    /// <summary>Also fetch the entropy of the reference's distribution at each token.</summary>
+    public bool Entropy { get; init; }
+
+    /// <summary>Also fetch this many most likely tokens with their log-probabilities, at each token.</summary>
+    public int TopK { get; init; }
+
     /// <summary>Sent as "authorization: Bearer KEY".</summary>
     public string? ApiKey { get; init; }
 
@@ -56,6 +62,7 @@ public sealed record ScorerClientOptions
     {
         var errors = new List<string>();
         if (Addresses.Count == 0) errors.Add("no address is given; expected such as localhost:50051");
+        if (TopK < 0) errors.Add($"top-k must be at least 0, not {TopK}");
         if (PrefetchBlocks < 1) errors.Add($"prefetch blocks must be at least 1, not {PrefetchBlocks}");
         if (ClientCertificate is null != ClientKey is null) errors.Add("client certificate and client key must be given together");
         foreach (var (name, time) in new[]

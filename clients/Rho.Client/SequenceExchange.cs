@@ -93,7 +93,7 @@ internal sealed class SequenceExchange(
                 {
                     Reference = reference.Fingerprint,
                     TokenizerFingerprint = options.TokenizerFingerprint ?? "",
-                    Format = new ScoreFormat { Encoding = ScorerClient.ToWire(options.Encoding) },
+                    Format = ScorerClient.FormatOf(options),
                     TokenType = TokenType.U32,
                 },
             }, token).ConfigureAwait(false);

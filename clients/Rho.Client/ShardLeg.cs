@@ -4,12 +4,13 @@ using Google.Protobuf;
 using Grpc.Core;
 using Rho.Data;
 using Rho.Protocol.Scoring.V1;
+using WireBlock = Rho.Protocol.Scoring.V1.LossBlock;
 
 namespace Rho.Client;
 
 /// <summary>One stream of a shard's losses from one scorer: what it sends is checked, put together to whole sequences and passed on.</summary>
 internal sealed class ShardLeg(
-    Replica replica, AsyncDuplexStreamingCall<ScoreShardRequest, ScoreShardResponse> call, TokenShard shard, ShardIdentity identity, ScorerClientOptions options) : IAsyncDisposable
+    string address, AsyncDuplexStreamingCall<ScoreShardRequest, ScoreShardResponse> call, TokenShard shard, ShardIdentity identity, ScorerClientOptions options) : IAsyncDisposable
 {
     /// <summary>Bytes of tokens and layout in a message, which stays under 85,000 with what is around them.</summary>
     private const int MessageBytes = 80_000;
@@ -18,18 +19,14 @@ internal sealed class ShardLeg(
     private readonly CancellationTokenSource _stop = new();
     private Task _uploading = Task.CompletedTask;
     private Exception? _uploadFailure;
-    private long _ownTokens;
 
     public TimeSpan Age => Stopwatch.GetElapsedTime(_started);
 
-    public async IAsyncEnumerable<EncodedLossBlock> ReadAsync(long firstSequence, [EnumeratorCancellation] CancellationToken token)
+    public async IAsyncEnumerable<EncodedLossBlock> ReadAsync(long firstSequence, long end, [EnumeratorCancellation] CancellationToken token)
     {
-        var row = shard.Length * LossCodec.BytesPerLoss(options.Encoding);
         var nextToken = firstSequence * shard.Length;
-        var partial = Array.Empty<byte>(); // of a sequence whose losses come in several messages
-        var partialBytes = 0;
-        Own((shard.Sequences - firstSequence) * shard.Length);
-        while (nextToken < shard.Sequences * shard.Length)
+        WireBlock? begun = null; // a sequence whose scores come in several messages
+        while (nextToken < end * shard.Length)
         {
             var response = await NextAsync(token).ConfigureAwait(false);
             switch (response.KindCase)
@@ -39,42 +36,23 @@ internal sealed class ShardLeg(
                     break;
                 case ScoreShardResponse.KindOneofCase.Block:
                     var block = response.Block;
-                    var bytes = block.Scores.Losses.Memory;
-                    var tokens = bytes.Length / LossCodec.BytesPerLoss(options.Encoding);
-                    if (block.FirstToken != nextToken || tokens == 0)
-                        throw Broken($"sent losses of token {block.FirstToken} where {nextToken} was next");
-                    var fromCache = block.Source == LossSource.Cache;
-                    ClientMetrics.Tokens.Add(tokens, new KeyValuePair<string, object?>("source", fromCache ? "cache" : "scored"));
+                    var tokens = Tokens(block.Scores);
+                    if (block.FirstToken != nextToken || tokens == 0 || tokens > end * shard.Length - nextToken)
+                        throw Broken($"sent scores of tokens {block.FirstToken} to {block.FirstToken + tokens} where {nextToken} was next and {end * shard.Length} the end");
+                    ClientMetrics.Tokens.Add(tokens, new KeyValuePair<string, object?>("source", block.Source == LossSource.Cache ? "cache" : "scored"));
                     nextToken += tokens;
-                    Own(-tokens);
-
-                    if (partialBytes > 0 || bytes.Length < row)
+                    begun = begun is null ? block : Join(begun, block);
+                    var have = Tokens(begun.Scores);
+                    var whole = have / shard.Length;
+                    if (whole == 0) break;
+                    if (begun.FirstToken % shard.Length != 0 || whole * shard.Length != have) throw Broken($"cut scores inside a sequence after whole ones, at token {nextToken}");
+                    yield return new EncodedLossBlock(begun.FirstToken / shard.Length, whole, begun.Scores.Losses.Memory, begun.Source == LossSource.Cache)
                     {
-                        if (partialBytes == 0) partial = new byte[row];
-                        var part = bytes[..Math.Min(bytes.Length, row - partialBytes)];
-                        part.CopyTo(partial.AsMemory(partialBytes));
-                        partialBytes += part.Length;
-                        bytes = bytes[part.Length..];
-                        if (partialBytes < row) break;
-                        partialBytes = 0;
-                        yield return new EncodedLossBlock((nextToken - bytes.Length / LossCodec.BytesPerLoss(options.Encoding)) / shard.Length - 1, 1, partial, fromCache);
-                    }
-
-                    var whole = bytes.Length / row;
-                    var rest = bytes[(whole * row)..];
-                    if (whole > 0)
-                    {
-                        var first = (nextToken - rest.Length / LossCodec.BytesPerLoss(options.Encoding)) / shard.Length - whole;
-                        yield return new EncodedLossBlock(first, whole, bytes[..(whole * row)], fromCache);
-                    }
-
-                    if (rest.Length > 0)
-                    {
-                        partial = new byte[row];
-                        rest.CopyTo(partial);
-                        partialBytes = rest.Length;
-                    }
-
+                        Entropies = begun.Scores.Entropies.Memory,
+                        TopIds = begun.Scores.TopIds.Memory,
+                        TopLogProbabilities = begun.Scores.TopLogProbabilities.Memory,
+                    };
+                    begun = null;
                     break;
                 case ScoreShardResponse.KindOneofCase.Waiting or ScoreShardResponse.KindOneofCase.Opened:
                     break;
@@ -89,7 +67,6 @@ internal sealed class ShardLeg(
         await _stop.CancelAsync().ConfigureAwait(false);
         call.Dispose();
         await _uploading.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
-        Own(-_ownTokens);
         _stop.Dispose();
     }
 
@@ -155,12 +132,38 @@ internal sealed class ShardLeg(
         await call.RequestStream.CompleteAsync().ConfigureAwait(false);
     }
 
-    private void Own(long tokens)
+    /// <summary>Tokens that scores are of; their columns have to agree.</summary>
+    private int Tokens(Scores scores)
     {
-        _ownTokens += tokens;
-        replica.AddOwnTokens(tokens);
+        var tokens = scores.Losses.Length / LossCodec.BytesPerLoss(options.Encoding);
+        if (scores.Losses.Length != tokens * LossCodec.BytesPerLoss(options.Encoding)
+            || scores.Entropies.Length != (options.Entropy ? tokens * sizeof(ushort) : 0)
+            || scores.TopIds.Length != tokens * options.TopK * sizeof(uint)
+            || scores.TopLogProbabilities.Length != tokens * options.TopK * sizeof(ushort))
+        {
+            throw Broken("sent scores whose parts are not of the same number of tokens");
+        }
+
+        return tokens;
+    }
+
+    private static WireBlock Join(WireBlock first, WireBlock second)
+    {
+        static ByteString Both(ByteString a, ByteString b) => b.Length == 0 ? a : UnsafeByteOperations.UnsafeWrap((byte[])[.. a.Span, .. b.Span]);
+        return new WireBlock
+        {
+            FirstToken = first.FirstToken,
+            Source = first.Source,
+            Scores = new Scores
+            {
+                Losses = Both(first.Scores.Losses, second.Scores.Losses),
+                Entropies = Both(first.Scores.Entropies, second.Scores.Entropies),
+                TopIds = Both(first.Scores.TopIds, second.Scores.TopIds),
+                TopLogProbabilities = Both(first.Scores.TopLogProbabilities, second.Scores.TopLogProbabilities),
+            },
+        };
     }
 
     private ReplicaFailedException Broken(string what) =>
-        new(replica.Address, what, retryAfter: null, isInternal: true, new InvalidDataException(what));
+        new(address, what, retryAfter: null, isInternal: true, new InvalidDataException(what));
 }

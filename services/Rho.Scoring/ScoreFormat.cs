@@ -10,6 +10,8 @@ public readonly record struct ScoreFormat(LossEncoding Encoding, bool Entropy = 
 {
     public int BytesPerToken => LossCodec.BytesPerLoss(Encoding) + (Entropy ? sizeof(ushort) : 0) + TopK * (sizeof(uint) + sizeof(ushort));
 
+    public bool IsMoreThanLosses => Entropy || TopK > 0;
+
     /// <summary>The format's part of file names and keys, such as "f16", "log8-e" or "f32-e-k8".</summary>
     public override string ToString() =>
         Encoding.ToString().ToLowerInvariant() + (Entropy ? "-e" : "") + (TopK > 0 ? $"-k{TopK}" : "");

@@ -12,11 +12,18 @@ public readonly record struct ChunkGrid(long Sequences, int Length)
     /// <summary>Tokens a chunk aims at: enough to fill a batch, little enough that a chunk lost costs little.</summary>
     public const int ChunkTokens = 16_384;
 
+    /// <summary>Chunks that are leased together: replicas may share a shard by such segments.</summary>
+    public const int SegmentChunks = 32;
+
     public int ChunkSequences => Math.Max(1, ChunkTokens / Length);
 
     public int Chunks => checked((int)((Sequences + ChunkSequences - 1) / ChunkSequences));
 
     public int ChunkOf(long sequence) => checked((int)(sequence / ChunkSequences));
+
+    public int Segments => (Chunks + SegmentChunks - 1) / SegmentChunks;
+
+    public static int SegmentOf(int chunk) => chunk / SegmentChunks;
 
     public long FirstSequence(int chunk) => (long)chunk * ChunkSequences;
 

@@ -106,7 +106,7 @@ internal sealed class Scorer(
             try
             {
                 var key = new ScoreKey(reference.Fingerprint, shard.Sha256, shard.LayoutSha256, shard.Format, grid);
-                var present = await store.PresentAsync(key, cancellation).ConfigureAwait(false);
+                var present = await store.PresentAsync(key, 0, grid.Chunks, cancellation).ConfigureAwait(false);
                 for (var chunk = 0; chunk < present.Length; chunk++)
                     if (present[chunk])
                         cached += grid.SequencesIn(chunk);

@@ -1,3 +1,4 @@
+using System.Diagnostics.Metrics;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Hosting;
@@ -17,16 +18,14 @@ public sealed class ScoringHost : IAsyncDisposable
 {
     private readonly WebApplication _app;
     private readonly ILossStore _store;
-    private readonly ScoringMetrics _metrics;
     private readonly IReadOnlyList<ServedReference> _references;
     private readonly IDisposable _cacheHealth;
     private int _disposed;
 
-    private ScoringHost(WebApplication app, ILossStore store, ScoringMetrics metrics, IReadOnlyList<ServedReference> references, IDisposable cacheHealth)
+    private ScoringHost(WebApplication app, ILossStore store, IReadOnlyList<ServedReference> references, IDisposable cacheHealth)
     {
         _app = app;
         _store = store;
-        _metrics = metrics;
         _references = references;
         _cacheHealth = cacheHealth;
         Address = app.GetRhoAddresses().Grpc!;
@@ -49,16 +48,16 @@ public sealed class ScoringHost : IAsyncDisposable
         options.Validate();
         if (models.Count == 0) throw new RhoException("scorer settings: no reference is given");
         var builder = RhoHost.CreateBuilder(options.Host);
-        var metrics = new ScoringMetrics();
         var references = new List<ServedReference>();
         ILossStore? store = null;
         WebApplication? app = null;
         try
         {
-            builder.Services.AddSingleton(metrics);
+            builder.Services.AddSingleton(provider => new ScoringMetrics(provider.GetRequiredService<IMeterFactory>()));
             builder.Services.AddSingleton(provider => new Scorer(
-                references, store!, options, metrics, provider.GetRequiredService<ILogger<Scorer>>(), provider.GetRequiredService<ServiceHealth>().Draining));
+                references, store!, options, provider.GetRequiredService<ScoringMetrics>(), provider.GetRequiredService<ILogger<Scorer>>(), provider.GetRequiredService<ServiceHealth>().Draining));
             app = builder.Build();
+            var metrics = app.Services.GetRequiredService<ScoringMetrics>();
             var health = app.Services.GetRequiredService<ServiceHealth>();
             store = await OpenStoreAsync(options, metrics, app.Services.GetRequiredService<ILoggerFactory>(), cancellation).ConfigureAwait(false);
             foreach (var model in models)
@@ -72,7 +71,7 @@ public sealed class ScoringHost : IAsyncDisposable
             app.MapRhoDefaults();
             app.MapGrpcService<ReferenceScorerService>();
             await app.StartRhoAsync(cancellation).ConfigureAwait(false);
-            return new ScoringHost(app, store, metrics, references, WatchCache(store, health));
+            return new ScoringHost(app, store, references, WatchCache(store, health));
         }
         catch
         {
@@ -80,7 +79,6 @@ public sealed class ScoringHost : IAsyncDisposable
             foreach (var reference in references) reference.Dispose();
             foreach (var model in models.Skip(references.Count)) model.Dispose();
             if (store is not null) await store.DisposeAsync().ConfigureAwait(false);
-            metrics.Dispose();
             throw;
         }
     }
@@ -119,7 +117,6 @@ public sealed class ScoringHost : IAsyncDisposable
         _cacheHealth.Dispose();
         foreach (var reference in _references) reference.Dispose();
         await _store.DisposeAsync().ConfigureAwait(false);
-        _metrics.Dispose();
     }
 
     private static ReferenceModel LoadModel(string folder, ScoringOptions options)
@@ -158,7 +155,7 @@ public sealed class ScoringHost : IAsyncDisposable
         metrics.Observe("rho.scoring.queue_tokens", "{token}", "Tokens of accepted work that is not scored yet", () => references.Sum(reference => reference.Admission.QueuedTokens));
         metrics.Observe("rho.scoring.tokens_per_second", "{token}/s", "Speed of the model while it works", () => references.Max(reference => reference.Loop.State.TokensPerSecond));
         metrics.Observe("rho.scoring.expected_wait", "s", "Until all accepted work is scored", () => references.Max(reference => reference.Admission.ExpectedWait.TotalSeconds));
-        metrics.Observe("rho.scoring.cache_available", "1", "1 while scores are cached", () => store.Available ? 1 : 0);
+        metrics.Observe("rho.scoring.cache_available", unit: null, "1 while scores are cached", () => store.Available ? 1 : 0);
     }
 
     private static Timer WatchCache(ILossStore store, ServiceHealth health)

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Diagnostics.Metrics;
 
 namespace Rho.Scoring;
@@ -7,15 +8,22 @@ public sealed class ScoringMetrics : IDisposable
 {
     public const string MeterName = "Rho.Scoring";
 
-    private readonly Meter _meter = new(MeterName);
+    /// <summary>Spans of streams, batches and what is asked of Redis.</summary>
+    public static readonly ActivitySource Activities = new(MeterName);
+
+    private readonly Meter _meter;
     private int _streams;
 
-    public ScoringMetrics()
+    /// <param name="meters">Ties the meter to a host, so that several hosts in a process do not add up; null: to none.</param>
+    public ScoringMetrics(IMeterFactory? meters = null)
     {
+        _meter = meters?.Create(MeterName) ?? new Meter(MeterName);
         TokensScored = _meter.CreateCounter<long>("rho.scoring.tokens_scored", "{token}", "Tokens that went through the model, without padding");
         PaddingTokens = _meter.CreateCounter<long>("rho.scoring.tokens_padding", "{token}", "Padding that batching added");
         Batches = _meter.CreateCounter<long>("rho.scoring.batches", "{batch}", "Batches that went through the model");
-        BatchFill = _meter.CreateHistogram<double>("rho.scoring.batch_fill", "1", "Tokens of a batch over the token budget");
+        BatchFill = _meter.CreateHistogram(
+            "rho.scoring.batch_fill", unit: null, "Tokens of a batch over the token budget", tags: null,
+            new InstrumentAdvice<double> { HistogramBucketBoundaries = [0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 2] });
         BatchSeconds = _meter.CreateHistogram<double>("rho.scoring.batch_duration", "s", "Time of a batch in the model");
         CacheTokens = _meter.CreateCounter<long>("rho.scoring.tokens_from_cache", "{token}", "Tokens whose scores came from the cache, by store");
         CacheMisses = _meter.CreateCounter<long>("rho.scoring.cache_misses", "{chunk}", "Chunks that the cache did not hold");
@@ -61,7 +69,7 @@ public sealed class ScoringMetrics : IDisposable
     public void StreamClosed() => Interlocked.Decrement(ref _streams);
 
     /// <summary>Gauges whose values other parts know.</summary>
-    public void Observe(string name, string unit, string description, Func<double> value) =>
+    public void Observe(string name, string? unit, string description, Func<double> value) =>
         _meter.CreateObservableGauge(name, value, unit, description);
 
     public void Dispose() => _meter.Dispose();

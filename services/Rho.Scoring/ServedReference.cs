@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using Rho.Data;
 using Rho.Model;
 using Rho.Scoring.Caching;
 using Rho.Scoring.Work;
@@ -21,6 +22,7 @@ public sealed class ServedReference : IDisposable
         VocabularySize = model.VocabularySize;
         ContextLength = model.ContextLength;
         Description = model.Description;
+        MaxTopK = (model as IDistributionModel)?.MaxTopK ?? 0;
         Loop = new ModelLoop(model, options.BatchTokens, metrics, watch);
         Admission = new Admission(options.MaxQueuedTokens, () => Loop.State.TokensPerSecond);
     }
@@ -35,6 +37,9 @@ public sealed class ServedReference : IDisposable
     public int ContextLength { get; }
 
     public string Description { get; }
+
+    /// <summary>The most tokens that <see cref="ScoreFormat.TopK"/> may ask for; 0: neither they nor entropies are offered.</summary>
+    public int MaxTopK { get; }
 
     /// <summary>Losses of <see cref="ProbeTokens"/>, [4 * min(64, context)] nats.</summary>
     public float[] ProbeLosses { get; private set; } = [];
@@ -57,6 +62,7 @@ public sealed class ServedReference : IDisposable
                 Tokens = ProbeTokens(model.VocabularySize, length),
                 Sequences = ProbeSequences,
                 Length = length,
+                Format = new ScoreFormat(LossEncoding.F32),
                 Losses = new float[ProbeSequences * length],
                 Cancellation = cancellation,
             };
@@ -69,6 +75,14 @@ public sealed class ServedReference : IDisposable
             reference.Dispose();
             throw;
         }
+    }
+
+    /// <exception cref="RhoException">The reference does not offer what the format asks for.</exception>
+    public void Check(ScoreFormat format)
+    {
+        if (format.Entropy && MaxTopK == 0) throw new RhoException("format.entropy: this reference offers no entropies");
+        if (format.TopK < 0 || format.TopK > MaxTopK)
+            throw new RhoException($"format.top_k is {format.TopK}; this reference offers {(MaxTopK == 0 ? "no top-k log-probabilities: expected 0" : $"0 to {MaxTopK}")}");
     }
 
     /// <summary>The probe batch as scoring.proto defines it: 4 sequences of <paramref name="length"/> tokens.</summary>

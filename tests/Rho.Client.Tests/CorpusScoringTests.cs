@@ -32,6 +32,16 @@ public sealed class CorpusScoringTests : IAsyncLifetime
     }
 
     [Fact]
+    public async Task Run_OneLargeShard_KeepsAllScorersBusy()
+    {
+        var corpus = Corpora.Create(_folder["corpus"], shards: 1, sequences: 4000);
+        var models = new[] { new HashModel { Rate = 500_000 }, new HashModel { Rate = 500_000 } };
+        await CorpusScoring.RunAsync(corpus, await ConnectAsync(models), _folder["out"]).WaitAsync(TestData.Patience);
+        Check(corpus);
+        Assert.All(models, model => Assert.InRange(model.TokensScored, 700_000, 2_100_000));
+    }
+
+    [Fact]
     public async Task Run_CancelledAndStartedAgain_GoesOnWithoutTheDoneShards()
     {
         var corpus = Corpora.Create(_folder["corpus"], shards: 6);
@@ -42,7 +52,7 @@ public sealed class CorpusScoringTests : IAsyncLifetime
         {
             if (report.ShardsDone >= 2) stop.Cancel();
         });
-        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => CorpusScoring.RunAsync(corpus, client, _folder["out"], sink, parallelShards: 1, stop.Token)).WaitAsync(TestData.Patience);
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => CorpusScoring.RunAsync(corpus, client, _folder["out"], sink, streams: 1, stop.Token)).WaitAsync(TestData.Patience);
         Assert.False(File.Exists(_folder["out/scores.json"]));
         Assert.Empty(Directory.GetFiles(_folder["out"], "*.tmp"));
         Assert.Throws<NotFoundException>(() => ScoresDescription.Load(_folder["out"]));

@@ -57,6 +57,76 @@ public sealed class ScorerClientTests : IAsyncLifetime
         }
     }
 
+    [Theory]
+    [InlineData(700)]
+    [InlineData(10_000)] // a sequence that comes in several messages
+    public async Task ScoreShard_WithEntropyAndTopK_GivesThemForEachToken(int length)
+    {
+        using var shard = TestData.Shard(_folder["shard"], 40_000 / length, length, withDocuments: true);
+        var client = Client(new ScorerClientOptions
+        {
+            Addresses = [Address(await StartAsync(new HashModel(), new ScoringOptions { CacheDirectory = _folder["cache"] }))], Entropy = true, TopK = 5,
+        });
+        var tokens = new int[shard.Sequences * length];
+        shard.Read(0, tokens);
+        for (var time = 0; time < 2; time++)
+        {
+            long next = 0;
+            await foreach (var block in client.ScoreShardAsync(shard, documentsSeeEachOther: false))
+            {
+                for (var i = 0; i < block.Losses.Length; i++)
+                {
+                    var token = tokens[block.FirstSequence * length + i];
+                    if (float.IsNaN(block.Losses[i]))
+                    {
+                        Assert.True(float.IsNaN(block.Entropies[i]) && float.IsNaN(block.TopLogProbabilities[i * 5 + 4]));
+                        continue;
+                    }
+
+                    Assert.Equal(block.Losses[i] / 2, block.Entropies[i], 0.01);
+                    Assert.Equal((token + 3) % 1000, block.TopIds[i * 5 + 3]);
+                    Assert.Equal(-3.5f, block.TopLogProbabilities[i * 5 + 3]);
+                }
+
+                Assert.Equal(next, block.FirstSequence);
+                next += block.Sequences;
+            }
+
+            Assert.Equal(shard.Sequences, next);
+        }
+    }
+
+    [Fact]
+    public async Task ScoreShard_MoreThanTheReferenceOffers_IsRefused()
+    {
+        using var shard = TestData.Shard(_folder["shard"], 5, 700);
+        var address = Address(await StartAsync(new HashModel { MaxTopK = 0 }));
+        foreach (var options in new[] { new ScorerClientOptions { Addresses = [address], Entropy = true }, new ScorerClientOptions { Addresses = [address], TopK = 1 } })
+            await Assert.ThrowsAsync<RhoException>(() => ReadAsync(Client(options), shard)).WaitAsync(TestData.Patience);
+    }
+
+    [Fact]
+    public async Task ScoreShard_PartsOfAShard_AreScoredByReplicasAtTheSameTime()
+    {
+        using var shard = TestData.Shard(_folder["shard"], 4000, 700);
+        var models = new[] { new HashModel { Rate = 500_000 }, new HashModel { Rate = 500_000 } };
+        var options = new ScoringOptions { CacheDirectory = _folder["cache"] };
+        var client = Client(Address(await StartAsync(models[0], options)), Address(await StartAsync(models[1], options)));
+        var segment = (await client.DescribeAsync()).SegmentSequences(700);
+        var parts = await Task.WhenAll(Enumerable.Range(0, (int)((4000 + segment - 1) / segment)).Select(async i =>
+        {
+            var bytes = new List<byte>();
+            await foreach (var block in client.ScoreShardEncodedAsync(shard, true, i * segment, Math.Min(4000, (i + 1) * segment))) bytes.AddRange(block.Losses.Span);
+            return bytes;
+        })).WaitAsync(TestData.Patience);
+
+        var losses = new float[2_800_000];
+        LossCodec.Decode(parts.SelectMany(part => part).ToArray(), LossEncoding.F16, losses);
+        Assert.Equal(TestData.Expected(shard, true), losses);
+        Assert.Equal(2_800_000, models.Sum(model => model.TokensScored - 256));
+        Assert.All(models, model => Assert.InRange(model.TokensScored, 700_000, 2_100_000));
+    }
+
     [Fact]
     public async Task ScoreShard_ScorerIsCutOffMidway_GoesOnAtAnotherWithTheSameBytes()
     {
@@ -122,9 +192,9 @@ public sealed class ScorerClientTests : IAsyncLifetime
     [Fact]
     public async Task ScoreShard_ScorerStopsInOrder_NothingIsScoredTwiceBeyondTheChunkInWork()
     {
-        using var shard = TestData.Shard(_folder["shard"], 400, 700);
+        using var shard = TestData.Shard(_folder["shard"], 1500, 700);
         var options = new ScoringOptions { CacheDirectory = _folder["cache"] };
-        var (first, second) = (new HashModel { Rate = 200_000 }, new HashModel { Rate = 200_000 });
+        var (first, second) = (new HashModel { Rate = 300_000 }, new HashModel { Rate = 300_000 });
         var hosts = new Dictionary<string, (ScoringHost Host, HashModel Model)>(StringComparer.Ordinal);
         foreach (var model in new[] { first, second })
         {
@@ -143,7 +213,7 @@ public sealed class ScorerClientTests : IAsyncLifetime
 
         await stopping!.WaitAsync(TestData.Patience);
         Assert.Equal(TestData.Expected(shard, true), losses);
-        Assert.InRange(first.TokensScored + second.TokensScored - 512, 280_000, 280_000 + 2 * 16_100);
+        Assert.InRange(first.TokensScored + second.TokensScored - 512, 1_050_000, 1_050_000 + 2 * 16_100);
         Assert.True(second.TokensScored > 256 && first.TokensScored > 256);
     }
 

@@ -62,8 +62,9 @@ public sealed class FairQueueTests
         queue.Enqueue(Work("fixed", 10));
         queue.Enqueue(Work("free", 10, mayShare: true));
 
-        Assert.Equal("free", queue.Dequeue(shareable: true)!.Client);
-        Assert.Null(queue.Dequeue(shareable: true));
+        var first = Work("free", 5, mayShare: true);
+        Assert.Equal("free", queue.Dequeue(joining: first)!.Client);
+        Assert.Null(queue.Dequeue(joining: first));
         Assert.Equal("fixed", queue.Dequeue()!.Client);
     }
 
@@ -74,6 +75,7 @@ public sealed class FairQueueTests
         Sequences = sequences,
         Length = length,
         MayShareBatch = mayShare,
+        Format = new ScoreFormat(Data.LossEncoding.F16),
         Losses = new float[sequences * length],
         Cancellation = cancellation,
     };

@@ -18,7 +18,7 @@ public abstract class LossStoreTests
     {
         await using var stores = await OpenAsync();
         var key = Key(encoding, topK, sequences: 50);
-        await using (var lease = await stores.First.TryLeaseAsync(key, None))
+        await using (var lease = await stores.First.TryLeaseAsync(key, 0, None))
         {
             Assert.NotNull(lease);
             for (var chunk = 0; chunk < key.Grid.Chunks; chunk++) await lease.WriteAsync(chunk, Payload(key, chunk), None);
@@ -29,7 +29,7 @@ public abstract class LossStoreTests
             var read = new List<byte[]>();
             while (read.Count < key.Grid.Chunks) read.AddRange(await store.ReadAsync(key, read.Count, key.Grid.Chunks - read.Count, None));
             for (var chunk = 0; chunk < key.Grid.Chunks; chunk++) Assert.Equal(Payload(key, chunk), read[chunk]);
-            Assert.All(await store.PresentAsync(key, None), Assert.True);
+            Assert.All(await store.PresentAsync(key, 0, key.Grid.Chunks, None), Assert.True);
         }
     }
 
@@ -38,13 +38,13 @@ public abstract class LossStoreTests
     {
         await using var stores = await OpenAsync();
         var key = Key();
-        await using var lease = await stores.First.TryLeaseAsync(key, None);
+        await using var lease = await stores.First.TryLeaseAsync(key, 0, None);
         foreach (var chunk in new[] { 0, 1, 3 }) await lease!.WriteAsync(chunk, Payload(key, chunk), None);
 
         Assert.Equal(2, (await stores.Second.ReadAsync(key, 0, 4, None)).Count);
         Assert.Empty(await stores.Second.ReadAsync(key, 2, 2, None));
         Assert.Single(await stores.Second.ReadAsync(key, 3, 1, None));
-        Assert.Equal(new[] { true, true, false, true }, await stores.Second.PresentAsync(key, None));
+        Assert.Equal(new[] { true, true, false, true }, await stores.Second.PresentAsync(key, 0, key.Grid.Chunks, None));
     }
 
     [Fact]
@@ -68,15 +68,15 @@ public abstract class LossStoreTests
     {
         await using var stores = await OpenAsync();
         var key = Key();
-        var first = await stores.First.TryLeaseAsync(key, None);
+        var first = await stores.First.TryLeaseAsync(key, 0, None);
         Assert.NotNull(first);
-        Assert.Null(await stores.Second.TryLeaseAsync(key, None));
-        Assert.Null(await stores.First.TryLeaseAsync(key, None));
+        Assert.Null(await stores.Second.TryLeaseAsync(key, 0, None));
+        Assert.Null(await stores.First.TryLeaseAsync(key, 0, None));
         Assert.True(await stores.Second.IsLeasedAsync(key, None));
 
         await first.DisposeAsync();
         Assert.False(await stores.Second.IsLeasedAsync(key, None));
-        await using var second = await stores.Second.TryLeaseAsync(key, None);
+        await using var second = await stores.Second.TryLeaseAsync(key, 0, None);
         Assert.NotNull(second);
     }
 
@@ -100,7 +100,7 @@ public abstract class LossStoreTests
 
     internal static async Task WriteAllAsync(ILossStore store, ScoreKey key)
     {
-        await using var lease = await store.TryLeaseAsync(key, None);
+        await using var lease = await store.TryLeaseAsync(key, 0, None);
         for (var chunk = 0; chunk < key.Grid.Chunks; chunk++) await lease!.WriteAsync(chunk, Payload(key, chunk), None);
     }
 
@@ -161,9 +161,9 @@ public sealed class FolderLossStoreTests : LossStoreTests, IDisposable
         using var counter = new CorruptCounter(_metrics);
         Assert.NotEqual(4, (await store.ReadAsync(key, 0, 4, default)).Count);
         Assert.Equal(1, counter.Count);
-        await using (var lease = await store.TryLeaseAsync(key, default))
+        await using (var lease = await store.TryLeaseAsync(key, 0, default))
         {
-            var present = await store.PresentAsync(key, default);
+            var present = await store.PresentAsync(key, 0, key.Grid.Chunks, default);
             Assert.Equal(3, present.Count(p => p));
             var lost = Array.IndexOf(present, false);
             await lease!.WriteAsync(lost, Payload(key, lost), default);
@@ -193,7 +193,7 @@ public sealed class FolderLossStoreTests : LossStoreTests, IDisposable
     public async Task Lease_AfterACrash_KeepsWholeChunksAndGoesOn(int change)
     {
         var key = Key();
-        await using (var lease = await Store().TryLeaseAsync(key, default))
+        await using (var lease = await Store().TryLeaseAsync(key, 0, default))
             for (var chunk = 0; chunk < 2; chunk++)
                 await lease!.WriteAsync(chunk, Payload(key, chunk), default);
         var log = Directory.GetFiles(_folder.Path, "*.partial", SearchOption.AllDirectories).Single();
@@ -203,7 +203,7 @@ public sealed class FolderLossStoreTests : LossStoreTests, IDisposable
         var reader = Store();
         Assert.Equal(whole, (await reader.ReadAsync(key, 0, 4, default)).Count);
         var next = Store();
-        await using (var lease = await next.TryLeaseAsync(key, default))
+        await using (var lease = await next.TryLeaseAsync(key, 0, default))
             for (var chunk = whole; chunk < 4; chunk++)
                 await lease!.WriteAsync(chunk, Payload(key, chunk), default);
         var all = await reader.ReadAsync(key, 0, 4, default);
@@ -214,7 +214,7 @@ public sealed class FolderLossStoreTests : LossStoreTests, IDisposable
     public async Task Lease_DamagedRecordInTheLog_IsWrittenAgain()
     {
         var key = Key();
-        await using (var lease = await Store().TryLeaseAsync(key, default))
+        await using (var lease = await Store().TryLeaseAsync(key, 0, default))
             for (var chunk = 0; chunk < 3; chunk++)
                 await lease!.WriteAsync(chunk, Payload(key, chunk), default);
         var log = Directory.GetFiles(_folder.Path, "*.partial", SearchOption.AllDirectories).Single();
@@ -222,8 +222,8 @@ public sealed class FolderLossStoreTests : LossStoreTests, IDisposable
 
         var store = Store();
         Assert.Single(await store.ReadAsync(key, 0, 4, default));
-        await using var next = await store.TryLeaseAsync(key, default);
-        Assert.Equal(new[] { true, false, true, false }, await store.PresentAsync(key, default));
+        await using var next = await store.TryLeaseAsync(key, 0, default);
+        Assert.Equal(new[] { true, false, true, false }, await store.PresentAsync(key, 0, key.Grid.Chunks, default));
         foreach (var chunk in new[] { 1, 3 }) await next!.WriteAsync(chunk, Payload(key, chunk), default);
         Assert.Equal(Enumerable.Range(0, 4).Select(chunk => Payload(key, chunk)), await store.ReadAsync(key, 0, 4, default));
     }
@@ -272,15 +272,15 @@ public sealed class RedisLossStoreTests : LossStoreTests, IAsyncLifetime
     {
         await using var store = await StoreAsync();
         var key = Key();
-        var old = await store.TryLeaseAsync(key, default);
+        var old = await store.TryLeaseAsync(key, 0, default);
         await old!.WriteAsync(0, Payload(key, 0), default);
         // As after a pause longer than the lease: it has expired, and another one has it.
         await _redis!.CommandAsync("DEL", LeaseKey(key));
-        await using var next = await store.TryLeaseAsync(key, default);
+        await using var next = await store.TryLeaseAsync(key, 0, default);
         Assert.True(next!.FencingToken > old.FencingToken);
 
         await Assert.ThrowsAsync<LeaseLostException>(() => old.WriteAsync(1, Payload(key, 1), default));
-        Assert.Equal(new[] { true, false, false, false }, await store.PresentAsync(key, default));
+        Assert.Equal(new[] { true, false, false, false }, await store.PresentAsync(key, 0, key.Grid.Chunks, default));
         await old.DisposeAsync();
         Assert.True(await store.IsLeasedAsync(key, default));
         await next.WriteAsync(1, Payload(key, 1), default);
@@ -291,16 +291,16 @@ public sealed class RedisLossStoreTests : LossStoreTests, IAsyncLifetime
     {
         await using var store = await StoreAsync(lease: TimeSpan.FromSeconds(2));
         var key = Key();
-        await using (var live = await store.TryLeaseAsync(key, default))
+        await using (var live = await store.TryLeaseAsync(key, 0, default))
         {
             await Task.Delay(4000);
-            Assert.Null(await store.TryLeaseAsync(key, default));
+            Assert.Null(await store.TryLeaseAsync(key, 0, default));
         }
 
         await _redis!.CommandAsync("SET", LeaseKey(key), "7:dead", "PX", "500");
-        Assert.Null(await store.TryLeaseAsync(key, default));
+        Assert.Null(await store.TryLeaseAsync(key, 0, default));
         await Task.Delay(700);
-        await using var next = await store.TryLeaseAsync(key, default);
+        await using var next = await store.TryLeaseAsync(key, 0, default);
         Assert.NotNull(next);
     }
 
@@ -326,7 +326,7 @@ public sealed class RedisLossStoreTests : LossStoreTests, IAsyncLifetime
         using var counter = new CorruptCounter(_metrics);
         Assert.Equal(2, (await store.ReadAsync(key, 0, 4, default)).Count);
         Assert.Equal(1, counter.Count);
-        Assert.Equal(new[] { true, true, false, true }, await store.PresentAsync(key, default));
+        Assert.Equal(new[] { true, true, false, true }, await store.PresentAsync(key, 0, key.Grid.Chunks, default));
         Assert.Empty(await store.ReadAsync(key, 2, 2, default));
         Assert.Equal(1, counter.Count);
     }
@@ -374,7 +374,7 @@ public sealed class RedisLossStoreTests : LossStoreTests, IAsyncLifetime
     {
         await using var store = await StoreAsync();
         var key = Key();
-        await using var lease = await store.TryLeaseAsync(key, default);
+        await using var lease = await store.TryLeaseAsync(key, 0, default);
         await lease!.WriteAsync(0, Payload(key, 0), default);
         await _redis!.CommandAsync("CONFIG", "SET", "maxmemory-policy", "noeviction");
         await _redis.CommandAsync("CONFIG", "SET", "maxmemory", "1mb");
@@ -415,7 +415,7 @@ public sealed class RedisLossStoreTests : LossStoreTests, IAsyncLifetime
 
     private static string Prefix(ScoreKey key) => $"rho:{{{key.Reference}:{key.Shard}}}:plain:{key.Format}";
 
-    private static string LeaseKey(ScoreKey key) => Prefix(key) + ":lease";
+    private static string LeaseKey(ScoreKey key) => Prefix(key) + ":lease:0";
 
     private static string ChunkKey(ScoreKey key, int chunk) => $"{Prefix(key)}:{chunk}";
 

@@ -114,7 +114,7 @@ public sealed class ReferenceScorerServiceTests : IAsyncLifetime
             case "sequences": open.Shard.Sequences = 1_000_000; break;
             case "first": open.FirstSequence = 61; break;
             case "encoding": open.Format.Encoding = (Wire.LossEncoding)9; break;
-            case "topk": open.Format.TopK = 4; break;
+            case "topk": open.Format.TopK = 17; break;
             case "noshard": open.Shard = null; break;
         }
 

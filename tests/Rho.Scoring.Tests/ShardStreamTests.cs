@@ -132,7 +132,7 @@ public sealed class ShardStreamTests : IAsyncLifetime
     {
         using var shard = TestData.Shard(_folder["shard"], 30, 700);
         var key = new ScoreKey(new HashModel().Fingerprint, shard.Sha256, "", new ScoreFormat(LossEncoding.F16), new ChunkGrid(30, 700));
-        await using var stuck = await Store().TryLeaseAsync(key, default);
+        await using var stuck = await Store().TryLeaseAsync(key, 0, default);
         var options = new ScoringOptions { FollowPatience = TimeSpan.FromMilliseconds(300) };
         var (losses, _) = await ReadAsync(await ServeAsync(new HashModel()), Store(), shard, options: options);
         Assert.Equal(TestData.Expected(shard, true), losses);
@@ -201,7 +201,7 @@ public sealed class ShardStreamTests : IAsyncLifetime
         }
 
         Assert.Equal(TestData.Expected(shard, true), losses);
-        var present = await Store().PresentAsync(new ScoreKey(reference.Fingerprint, shard.Sha256, "", new ScoreFormat(LossEncoding.F16), new ChunkGrid(300, 700)), default);
+        var present = await Store().PresentAsync(new ScoreKey(reference.Fingerprint, shard.Sha256, "", new ScoreFormat(LossEncoding.F16), new ChunkGrid(300, 700)), 0, 14, default);
         Assert.True(present[0]);
         Assert.Contains(false, present);
         Assert.True(present[^1]);
@@ -221,7 +221,7 @@ public sealed class ShardStreamTests : IAsyncLifetime
         }).WaitAsync(TestData.Patience);
 
         var key = new ScoreKey(reference.Fingerprint, shard.Sha256, "", new ScoreFormat(LossEncoding.F16), new ChunkGrid(30, 700));
-        Assert.DoesNotContain(true, await Store().PresentAsync(key, default));
+        Assert.DoesNotContain(true, await Store().PresentAsync(key, 0, key.Grid.Chunks, default));
         Assert.False(await Store().IsLeasedAsync(key, default));
         Assert.Equal(0, reference.Admission.QueuedTokens);
     }
@@ -309,7 +309,7 @@ public sealed class ShardStreamTests : IAsyncLifetime
             }
 
             Assert.Equal(next, ready.FirstToken);
-            var count = ready.Scores.Tokens - ready.Skip;
+            var count = ready.Count;
             var losses = new float[count];
             LossCodec.Decode(ready.Scores.Losses(ready.Skip, count).Span, LossEncoding.F16, losses);
             next += count;
@@ -330,10 +330,10 @@ public sealed class ShardStreamTests : IAsyncLifetime
 
         public Task<IReadOnlyList<byte[]>> ReadAsync(ScoreKey key, int first, int count, CancellationToken cancellation) => Here().ReadAsync(key, first, count, cancellation);
 
-        public Task<bool[]> PresentAsync(ScoreKey key, CancellationToken cancellation) => Here().PresentAsync(key, cancellation);
+        public Task<bool[]> PresentAsync(ScoreKey key, int first, int end, CancellationToken cancellation) => Here().PresentAsync(key, first, end, cancellation);
 
-        public async Task<IShardLease?> TryLeaseAsync(ScoreKey key, CancellationToken cancellation) =>
-            await Here().TryLeaseAsync(key, cancellation) is { } lease ? new Lease(this, lease) : null;
+        public async Task<ISegmentLease?> TryLeaseAsync(ScoreKey key, int segment, CancellationToken cancellation) =>
+            await Here().TryLeaseAsync(key, segment, cancellation) is { } lease ? new Lease(this, lease) : null;
 
         public Task<bool> IsLeasedAsync(ScoreKey key, CancellationToken cancellation) => Here().IsLeasedAsync(key, cancellation);
 
@@ -343,7 +343,7 @@ public sealed class ShardStreamTests : IAsyncLifetime
 
         private ILossStore Here() => IsAway ? throw new StoreUnavailableException("away") : store;
 
-        private sealed class Lease(FlakyStore store, IShardLease lease) : IShardLease
+        private sealed class Lease(FlakyStore store, ISegmentLease lease) : ISegmentLease
         {
             public long FencingToken => lease.FencingToken;
 

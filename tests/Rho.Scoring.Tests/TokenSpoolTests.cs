@@ -61,7 +61,7 @@ public sealed class TokenSpoolTests : IDisposable
     [InlineData(4, 70_000)]
     public void Append_IdOutsideTheVocabulary_NamesSequenceAndPosition(int width, int id)
     {
-        var request = new ShardRequest { Client = "", Sha256 = new string('0', 64), LayoutSha256 = "", BytesPerId = width, Grid = new ChunkGrid(10, 50), Format = new ScoreFormat(LossEncoding.F16) };
+        var request = new ShardRequest { Client = "", Sha256 = new string('0', 64), LayoutSha256 = "", BytesPerId = width, Grid = new ChunkGrid(10, 50), EndSequence = 10, Format = new ScoreFormat(LossEncoding.F16) };
         using var spool = new TokenSpool(_folder.Path, request, 1000);
         spool.Append(new TokenBlock(0, new byte[100 * width], default));
         var bytes = new byte[100 * width];
@@ -74,7 +74,7 @@ public sealed class TokenSpoolTests : IDisposable
     [Fact]
     public void Append_BlocksThatDoNotFit_AreRefused()
     {
-        var request = new ShardRequest { Client = "", Sha256 = new string('0', 64), LayoutSha256 = "", BytesPerId = 2, Grid = new ChunkGrid(2, 10), Format = new ScoreFormat(LossEncoding.F16) };
+        var request = new ShardRequest { Client = "", Sha256 = new string('0', 64), LayoutSha256 = "", BytesPerId = 2, Grid = new ChunkGrid(2, 10), EndSequence = 2, Format = new ScoreFormat(LossEncoding.F16) };
         using var spool = new TokenSpool(_folder.Path, request, 1000);
         void Refused(long first, int bytes, byte[]? layout, string reason) =>
             Assert.Contains(reason, Assert.Throws<RhoException>(() => spool.Append(new TokenBlock(first, new byte[bytes], layout))).Message, StringComparison.Ordinal);
@@ -92,7 +92,7 @@ public sealed class TokenSpoolTests : IDisposable
 
 internal static class Requests
 {
-    public static ShardRequest Of(TokenShard shard, bool documentsSeeEachOther = true, long first = 0, string client = "test", LossEncoding encoding = LossEncoding.F16) => new()
+    public static ShardRequest Of(TokenShard shard, bool documentsSeeEachOther = true, long first = 0, long end = -1, string client = "test", LossEncoding encoding = LossEncoding.F16) => new()
     {
         Client = client,
         Sha256 = shard.Sha256,
@@ -100,6 +100,7 @@ internal static class Requests
         BytesPerId = shard.TokenType == ElementType.U16 ? 2 : 4,
         Grid = new ChunkGrid(shard.Sequences, shard.Length),
         FirstSequence = first,
+        EndSequence = end < 0 ? shard.Sequences : end,
         Format = new ScoreFormat(encoding),
     };
 

@@ -41,18 +41,16 @@ internal sealed class ChunkLog(ScoreKey key, string path)
         }
     }
 
-    public bool[] Present()
+    /// <summary>The chunks that the log holds.</summary>
+    public IReadOnlyCollection<int> Chunks()
     {
-        var present = new bool[key.Grid.Chunks];
         using var file = Open();
-        if (file is null) return present;
+        if (file is null) return [];
         lock (_gate)
         {
             Scan(file);
-            foreach (var chunk in _payloads.Keys) present[chunk] = true;
+            return [.. _payloads.Keys];
         }
-
-        return present;
     }
 
     /// <summary>For the writer, before its first append: checks every record, and cuts off what a crash left half-written.</summary>

@@ -9,8 +9,9 @@ namespace Rho.Scoring.Caching;
 /// Scores in a folder, for one machine or a shared file system with locks. Several processes may use it at once:
 /// <code>
 /// REFERENCE/SHARD-LAYOUT-FORMAT.safetensors  a finished shard (see <see cref="CachedScoreFile"/>)
-/// REFERENCE/SHARD-LAYOUT-FORMAT.partial      chunks of a shard in work (see <see cref="ChunkLog"/>)
-/// REFERENCE/SHARD-LAYOUT-FORMAT.lock         locked by the process that writes; the system frees it when that process ends
+/// REFERENCE/SHARD-LAYOUT-FORMAT.S.partial    chunks of a segment of a shard in work (see <see cref="ChunkLog"/>)
+/// REFERENCE/SHARD-LAYOUT-FORMAT.S.lock       locked by the process that writes the segment; the system frees it when that process ends
+/// REFERENCE/SHARD-LAYOUT-FORMAT.lock         locked while a finished shard is put together or taken apart
 /// REFERENCE/probe.f32                        the reference's probe losses
 /// </code>
 /// </summary>
@@ -49,12 +50,11 @@ public sealed class FolderLossStore : ILossStore
     {
         var payloads = new List<byte[]>(count);
         using var finished = CachedScoreFile.TryOpen(FinishedPath(key), key, out var damaged);
-        var log = finished is null ? Log(key) : null;
         for (var chunk = first; chunk < first + count && !damaged; chunk++)
         {
             byte[]? payload;
             if (finished is not null) damaged = (payload = CachedScoreFile.Read(finished, key, chunk)) is null;
-            else payload = log!.Read(chunk, out damaged);
+            else payload = Log(key, ChunkGrid.SegmentOf(chunk)).Read(chunk, out damaged);
             if (payload is null) break;
             payloads.Add(payload);
         }
@@ -68,23 +68,23 @@ public sealed class FolderLossStore : ILossStore
         return payloads;
     });
 
-    public Task<bool[]> PresentAsync(ScoreKey key, CancellationToken cancellation) => Guard(() =>
+    public Task<bool[]> PresentAsync(ScoreKey key, int first, int end, CancellationToken cancellation) => Guard(() =>
     {
         using var finished = CachedScoreFile.TryOpen(FinishedPath(key), key, out _);
-        if (finished is null) return Log(key).Present();
-        var present = new bool[key.Grid.Chunks];
-        Array.Fill(present, value: true);
+        var present = new bool[end - first];
+        if (finished is not null) Array.Fill(present, value: true);
+        else MarkPresent(key, first, present);
         return present;
     });
 
-    public Task<IShardLease?> TryLeaseAsync(ScoreKey key, CancellationToken cancellation) => Task.Run(() => Guard<IShardLease?>(() =>
+    public Task<ISegmentLease?> TryLeaseAsync(ScoreKey key, int segment, CancellationToken cancellation) => Task.Run(() => Guard<ISegmentLease?>(() =>
     {
-        var @lock = TryLock(key);
+        var @lock = TryLock(SegmentPath(key, segment, ".lock"));
         if (@lock is null) return null;
         try
         {
-            Recover(key);
-            return new Lease(this, key, @lock, Interlocked.Increment(ref _fence));
+            Recover(key, segment);
+            return new Lease(this, key, segment, @lock, Interlocked.Increment(ref _fence));
         }
         catch
         {
@@ -95,9 +95,15 @@ public sealed class FolderLossStore : ILossStore
 
     public Task<bool> IsLeasedAsync(ScoreKey key, CancellationToken cancellation) => Guard(() =>
     {
-        if (!File.Exists(PathOf(key, ".lock"))) return false;
-        using var @lock = TryLock(key);
-        return @lock is null;
+        for (var segment = 0; segment < key.Grid.Segments; segment++)
+        {
+            var path = SegmentPath(key, segment, ".lock");
+            if (!File.Exists(path)) continue;
+            using var @lock = TryLock(path);
+            if (@lock is null) return true;
+        }
+
+        return false;
     });
 
     public Task<float[]> ProbeAsync(string reference, float[] losses, CancellationToken cancellation) => Guard(() =>
@@ -116,13 +122,23 @@ public sealed class FolderLossStore : ILossStore
 
     private string PathOf(ScoreKey key, string extension) => Path.Combine(_root, FolderOf(key.Reference), key.Name + extension);
 
+    private string SegmentPath(ScoreKey key, int segment, string extension) => PathOf(key, $".{segment}{extension}");
+
     private string FinishedPath(ScoreKey key) => PathOf(key, ".safetensors");
 
-    private ChunkLog Log(ScoreKey key) => _logs.GetOrAdd(PathOf(key, ".partial"), (path, k) => new ChunkLog(k, path), key);
+    private ChunkLog Log(ScoreKey key, int segment) => _logs.GetOrAdd(SegmentPath(key, segment, ".partial"), static (path, k) => new ChunkLog(k, path), key);
 
-    private FileStream? TryLock(ScoreKey key)
+    private void MarkPresent(ScoreKey key, int first, bool[] present)
     {
-        var path = PathOf(key, ".lock");
+        if (present.Length == 0) return;
+        for (var segment = ChunkGrid.SegmentOf(first); segment <= ChunkGrid.SegmentOf(first + present.Length - 1); segment++)
+            foreach (var chunk in Log(key, segment).Chunks())
+                if (chunk >= first && chunk < first + present.Length)
+                    present[chunk - first] = true;
+    }
+
+    private static FileStream? TryLock(string path)
+    {
         Directory.CreateDirectory(Path.GetDirectoryName(path)!);
         try
         {
@@ -134,15 +150,13 @@ public sealed class FolderLossStore : ILossStore
         }
     }
 
-    /// <summary>With the lock held: a finished file with damage goes back to a log of its sound chunks, and a torn log is mended.</summary>
-    private void Recover(ScoreKey key)
+    /// <summary>With the segment's lock held: a torn log is mended, and a finished file with damage is taken apart again.</summary>
+    private void Recover(ScoreKey key, int segment)
     {
-        var log = Log(key);
-        var path = FinishedPath(key);
-        var finished = CachedScoreFile.TryOpen(path, key, out var unreadable);
+        var finished = CachedScoreFile.TryOpen(FinishedPath(key), key, out var unreadable);
         if (finished is null && !unreadable)
         {
-            var lost = log.Recover();
+            var lost = Log(key, segment).Recover();
             if (lost > 0) _metrics.CacheCorrupt.Add(lost);
             return;
         }
@@ -150,23 +164,38 @@ public sealed class FolderLossStore : ILossStore
         using (finished)
         {
             if (finished is not null && Enumerable.Range(0, key.Grid.Chunks).All(chunk => CachedScoreFile.Read(finished, key, chunk) is not null)) return;
-            File.Delete(log.Path);
-            log.Recover();
+            using var alone = TryLock(PathOf(key, ".lock")) ?? throw new StoreUnavailableException($"{FinishedPath(key)} is being mended by another process");
+            if (!File.Exists(FinishedPath(key))) return;
+            for (var log = 0; log < key.Grid.Segments; log++)
+            {
+                File.Delete(Log(key, log).Path);
+                Log(key, log).Recover();
+            }
+
             for (var chunk = 0; finished is not null && chunk < key.Grid.Chunks; chunk++)
                 if (CachedScoreFile.Read(finished, key, chunk) is { } payload)
-                    log.Append(chunk, payload);
+                    Log(key, ChunkGrid.SegmentOf(chunk)).Append(chunk, payload);
+            File.Delete(FinishedPath(key));
         }
 
-        File.Delete(path);
         _logger.LogWarning("Cached shard {Name} was damaged: its sound chunks are kept, the others are scored again", key.Name);
     }
 
-    private void Finish(ScoreKey key)
+    /// <summary>Puts a shard's chunks together once all are there. Whoever writes the last one does, and of several only one.</summary>
+    private void FinishIfComplete(ScoreKey key)
     {
-        var log = Log(key);
-        CachedScoreFile.Write(FinishedPath(key), key, chunk => log.Read(chunk, out _) ?? throw new StoreUnavailableException($"{log.Path}: chunk {chunk} is damaged"));
-        File.Delete(log.Path);
-        _logs.TryRemove(log.Path, out _);
+        var present = new bool[key.Grid.Chunks];
+        MarkPresent(key, 0, present);
+        if (!Array.TrueForAll(present, p => p)) return;
+        using var alone = TryLock(PathOf(key, ".lock"));
+        if (alone is null || File.Exists(FinishedPath(key))) return;
+        CachedScoreFile.Write(FinishedPath(key), key, chunk =>
+            Log(key, ChunkGrid.SegmentOf(chunk)).Read(chunk, out _) ?? throw new StoreUnavailableException($"{key.Name}: chunk {chunk} is damaged"));
+        for (var segment = 0; segment < key.Grid.Segments; segment++)
+        {
+            File.Delete(Log(key, segment).Path);
+            _logs.TryRemove(Log(key, segment).Path, out _);
+        }
     }
 
     private Task<T> Guard<T>(Func<T> operation)
@@ -187,7 +216,7 @@ public sealed class FolderLossStore : ILossStore
         }
     }
 
-    private sealed class Lease(FolderLossStore store, ScoreKey key, FileStream @lock, long fencingToken) : IShardLease
+    private sealed class Lease(FolderLossStore store, ScoreKey key, int segment, FileStream @lock, long fencingToken) : ISegmentLease
     {
         private readonly SemaphoreSlim _one = new(1);
 
@@ -200,9 +229,10 @@ public sealed class FolderLossStore : ILossStore
             {
                 await store.Guard(() =>
                 {
-                    var log = store.Log(key);
+                    var log = store.Log(key, segment);
                     log.Append(chunk, payload.Span);
-                    if (Array.TrueForAll(log.Present(), present => present)) store.Finish(key);
+                    // Only the end of a segment can be the end of the shard.
+                    if (log.Chunks().Count == Math.Min(ChunkGrid.SegmentChunks, key.Grid.Chunks - segment * ChunkGrid.SegmentChunks)) store.FinishIfComplete(key);
                     return true;
                 }).ConfigureAwait(false);
             }

@@ -1,8 +1,8 @@
 namespace Rho.Scoring.Caching;
 
 /// <summary>
-/// Where scores outlive the stream that computed them. Reads need no permission; writes need the shard's lease, which one
-/// writer holds at a time among all processes on the store.
+/// Where scores outlive the stream that computed them. Reads need no permission; writes need the lease of the shard's
+/// segment, which one writer holds at a time among all processes on the store.
 /// </summary>
 /// <remarks>
 /// Every method throws <see cref="StoreUnavailableException"/> where the store cannot be reached or refuses to work. Callers
@@ -22,13 +22,13 @@ public interface ILossStore : IAsyncDisposable
     /// </summary>
     Task<IReadOnlyList<byte[]>> ReadAsync(ScoreKey key, int first, int count, CancellationToken cancellation);
 
-    /// <summary>For each chunk whether it is stored.</summary>
-    Task<bool[]> PresentAsync(ScoreKey key, CancellationToken cancellation);
+    /// <summary>For each chunk from <paramref name="first"/> to before <paramref name="end"/> whether it is stored.</summary>
+    Task<bool[]> PresentAsync(ScoreKey key, int first, int end, CancellationToken cancellation);
 
-    /// <summary>The right to write the shard's chunks, or null while another writer has it.</summary>
-    Task<IShardLease?> TryLeaseAsync(ScoreKey key, CancellationToken cancellation);
+    /// <summary>The right to write a segment's chunks, or null while another writer has it.</summary>
+    Task<ISegmentLease?> TryLeaseAsync(ScoreKey key, int segment, CancellationToken cancellation);
 
-    /// <summary>Whether some writer holds the shard's lease.</summary>
+    /// <summary>Whether some writer holds a lease on the shard.</summary>
     Task<bool> IsLeasedAsync(ScoreKey key, CancellationToken cancellation);
 
     /// <summary>
@@ -37,10 +37,10 @@ public interface ILossStore : IAsyncDisposable
     Task<float[]> ProbeAsync(string reference, float[] losses, CancellationToken cancellation);
 }
 
-/// <summary>One writer's right to write a shard's chunks. It is renewed until disposed, and lost with its holder's life.</summary>
-public interface IShardLease : IAsyncDisposable
+/// <summary>One writer's right to write the chunks of a shard's segment. It is renewed until disposed, and lost with its holder's life.</summary>
+public interface ISegmentLease : IAsyncDisposable
 {
-    /// <summary>Greater than that of every earlier lease of the shard in the store's memory.</summary>
+    /// <summary>Greater than that of every earlier lease of the segment in the store's memory.</summary>
     long FencingToken { get; }
 
     /// <summary>Stores a chunk. <see cref="LeaseLostException"/> where the lease has passed to another: nothing is written then.</summary>
@@ -62,9 +62,9 @@ public sealed class NoLossStore : ILossStore
 
     public Task<IReadOnlyList<byte[]>> ReadAsync(ScoreKey key, int first, int count, CancellationToken cancellation) => throw Absent();
 
-    public Task<bool[]> PresentAsync(ScoreKey key, CancellationToken cancellation) => throw Absent();
+    public Task<bool[]> PresentAsync(ScoreKey key, int first, int end, CancellationToken cancellation) => throw Absent();
 
-    public Task<IShardLease?> TryLeaseAsync(ScoreKey key, CancellationToken cancellation) => throw Absent();
+    public Task<ISegmentLease?> TryLeaseAsync(ScoreKey key, int segment, CancellationToken cancellation) => throw Absent();
 
     public Task<bool> IsLeasedAsync(ScoreKey key, CancellationToken cancellation) => throw Absent();
 

@@ -1,5 +1,7 @@
 using System.Buffers.Binary;
+using System.Diagnostics;
 using System.Globalization;
+using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using Microsoft.Extensions.Logging;
 using StackExchange.Redis;
@@ -27,10 +29,10 @@ public sealed record RedisOptions
 /// <summary>
 /// Scores in Redis. All keys of a shard carry the hash tag {reference:shard}, so a cluster keeps them on one slot:
 /// <code>
-/// rho:{reference:shard}:layout:format:N      payload of chunk N, its first part
-/// rho:{reference:shard}:layout:format:N:P    part P &gt; 0, where a payload is larger than 60,000 bytes
-/// rho:{reference:shard}:layout:format:lease  "fencing token:holder", expires
-/// rho:{reference:shard}:layout:format:fence  the last fencing token
+/// rho:{reference:shard}:layout:format:N        payload of chunk N, its first part
+/// rho:{reference:shard}:layout:format:N:P      part P &gt; 0, where a payload is larger than 60,000 bytes
+/// rho:{reference:shard}:layout:format:lease:S  who scores segment S: "fencing token:holder", expires
+/// rho:{reference:shard}:layout:format:fence    the last fencing token
 /// </code>
 /// A value is a 24-byte header (magic, chunk, part, parts, payload bytes, checksum of the payload) and its part of the payload.
 /// Memory: 2 bytes per token in F16 (1 in Log8, 4 in F32), and under 400 bytes per chunk of 16,384 tokens for keys and headers.
@@ -160,34 +162,38 @@ public sealed class RedisLossStore : ILossStore
         return payloads;
     }
 
-    public async Task<bool[]> PresentAsync(ScoreKey key, CancellationToken cancellation)
+    public async Task<bool[]> PresentAsync(ScoreKey key, int first, int end, CancellationToken cancellation)
     {
         const int atOnce = 1024;
-        var present = new bool[key.Grid.Chunks];
+        var present = new bool[end - first];
         Array.Fill(present, value: true);
-        var parts = Enumerable.Range(0, present.Length).SelectMany(chunk => Enumerable.Range(0, Parts(key, chunk)).Select(part => (Chunk: chunk, Part: part)));
+        var parts = Enumerable.Range(first, present.Length).SelectMany(chunk => Enumerable.Range(0, Parts(key, chunk)).Select(part => (Chunk: chunk, Part: part)));
         foreach (var group in parts.Chunk(atOnce))
         {
             var found = await Run(database => Task.WhenAll(group.Select(part => database.KeyExistsAsync(PartKey(key, part.Chunk, part.Part)))), cancellation).ConfigureAwait(false);
-            for (var i = 0; i < group.Length; i++) present[group[i].Chunk] &= found[i];
+            for (var i = 0; i < group.Length; i++) present[group[i].Chunk - first] &= found[i];
         }
 
         return present;
     }
 
-    public async Task<IShardLease?> TryLeaseAsync(ScoreKey key, CancellationToken cancellation)
+    public async Task<ISegmentLease?> TryLeaseAsync(ScoreKey key, int segment, CancellationToken cancellation)
     {
         var holder = Guid.NewGuid().ToString("N");
         var token = (long)await Evaluate(
             AcquireScript,
-            [LeaseKey(key), Prefix(key) + ":fence"],
+            [LeaseKey(key, segment), Prefix(key) + ":fence"],
             [holder, Milliseconds(_options.LeaseTime), Milliseconds(2 * (_options.TimeToLive ?? TimeSpan.Zero))],
             cancellation).ConfigureAwait(false);
-        return token == 0 ? null : new Lease(this, key, token, $"{token}:{holder}");
+        return token == 0 ? null : new Lease(this, key, segment, token, $"{token}:{holder}");
     }
 
-    public Task<bool> IsLeasedAsync(ScoreKey key, CancellationToken cancellation) =>
-        Run(database => database.KeyExistsAsync(LeaseKey(key)), cancellation);
+    public async Task<bool> IsLeasedAsync(ScoreKey key, CancellationToken cancellation)
+    {
+        var leases = await Run(
+            database => Task.WhenAll(Enumerable.Range(0, key.Grid.Segments).Select(segment => database.KeyExistsAsync(LeaseKey(key, segment)))), cancellation).ConfigureAwait(false);
+        return leases.Contains(true);
+    }
 
     public async Task<float[]> ProbeAsync(string reference, float[] losses, CancellationToken cancellation)
     {
@@ -209,7 +215,7 @@ public sealed class RedisLossStore : ILossStore
     private static string Prefix(ScoreKey key) =>
         $"rho:{{{key.Reference}:{key.Shard}}}:{(key.Layout.Length == 0 ? "plain" : key.Layout)}:{key.Format}";
 
-    private static RedisKey LeaseKey(ScoreKey key) => Prefix(key) + ":lease";
+    private static RedisKey LeaseKey(ScoreKey key, int segment) => $"{Prefix(key)}:lease:{segment}";
 
     private static RedisKey PartKey(ScoreKey key, int chunk, int part) =>
         part == 0 ? $"{Prefix(key)}:{chunk}" : $"{Prefix(key)}:{chunk}:{part}";
@@ -275,11 +281,13 @@ public sealed class RedisLossStore : ILossStore
     }
 
     // EVAL with its text rather than by its hash: the scripts are short, and a Redis that came back empty knows none.
-    private Task<RedisResult> Evaluate(string script, RedisKey[] keys, object[] arguments, CancellationToken cancellation) =>
-        Run(database => database.ExecuteAsync("EVAL", [script, keys.Length, .. keys.Cast<object>(), .. arguments]), cancellation);
+    private Task<RedisResult> Evaluate(string script, RedisKey[] keys, object[] arguments, CancellationToken cancellation, [CallerMemberName] string operation = "") =>
+        Run(database => database.ExecuteAsync("EVAL", [script, keys.Length, .. keys.Cast<object>(), .. arguments]), cancellation, operation);
 
-    private async Task<T> Run<T>(Func<IDatabase, Task<T>> command, CancellationToken cancellation)
+    private async Task<T> Run<T>(Func<IDatabase, Task<T>> command, CancellationToken cancellation, [CallerMemberName] string operation = "")
     {
+        using var activity = ScoringMetrics.Activities.StartActivity($"redis {operation}", ActivityKind.Client);
+        activity?.SetTag("db.system", "redis");
         if (!_available) throw new StoreUnavailableException("Redis is away");
         try
         {
@@ -326,19 +334,21 @@ public sealed class RedisLossStore : ILossStore
         }
     }
 
-    private sealed class Lease : IShardLease
+    private sealed class Lease : ISegmentLease
     {
         private readonly RedisLossStore _store;
         private readonly ScoreKey _key;
+        private readonly int _segment;
         private readonly string _value;
         private readonly CancellationTokenSource _stop = new();
         private readonly Task _renewing;
         private volatile bool _lost;
 
-        public Lease(RedisLossStore store, ScoreKey key, long fencingToken, string value)
+        public Lease(RedisLossStore store, ScoreKey key, int segment, long fencingToken, string value)
         {
             _store = store;
             _key = key;
+            _segment = segment;
             _value = value;
             FencingToken = fencingToken;
             _renewing = RenewAsync(_stop.Token);
@@ -351,7 +361,7 @@ public sealed class RedisLossStore : ILossStore
             if (_lost) throw Lost();
             var ttl = Milliseconds(_store._options.TimeToLive ?? TimeSpan.Zero);
             var written = (long)await _store.Evaluate(
-                WriteScript, [LeaseKey(_key), .. PartKeys(_key, chunk)], [_value, ttl, .. Split(_key, chunk, payload.Span)], cancellation).ConfigureAwait(false);
+                WriteScript, [LeaseKey(_key, _segment), .. PartKeys(_key, chunk)], [_value, ttl, .. Split(_key, chunk, payload.Span)], cancellation).ConfigureAwait(false);
             if (written == 0) throw Lost();
         }
 
@@ -363,7 +373,7 @@ public sealed class RedisLossStore : ILossStore
             if (_lost) return;
             try
             {
-                await _store.Evaluate(ReleaseScript, [LeaseKey(_key)], [_value], CancellationToken.None).ConfigureAwait(false);
+                await _store.Evaluate(ReleaseScript, [LeaseKey(_key, _segment)], [_value], CancellationToken.None).ConfigureAwait(false);
             }
             catch (StoreUnavailableException)
             {
@@ -379,7 +389,7 @@ public sealed class RedisLossStore : ILossStore
                 try
                 {
                     var renewed = (long)await _store.Evaluate(
-                        RenewScript, [LeaseKey(_key)], [_value, Milliseconds(_store._options.LeaseTime)], stop).ConfigureAwait(false);
+                        RenewScript, [LeaseKey(_key, _segment)], [_value, Milliseconds(_store._options.LeaseTime)], stop).ConfigureAwait(false);
                     if (renewed != 0) continue;
                     _lost = true;
                     return;
@@ -391,6 +401,6 @@ public sealed class RedisLossStore : ILossStore
             }
         }
 
-        private LeaseLostException Lost() => new($"the lease of shard {_key.Shard} with fencing token {FencingToken} has expired or passed on");
+        private LeaseLostException Lost() => new($"the lease of segment {_segment} of shard {_key.Shard} with fencing token {FencingToken} has expired or passed on");
     }
 }

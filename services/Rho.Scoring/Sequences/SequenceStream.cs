@@ -1,7 +1,6 @@
 using System.Collections.Concurrent;
 using System.Runtime.InteropServices;
 using System.Threading.Channels;
-using Rho.Data;
 using Rho.Scoring.Shards;
 using Rho.Scoring.Work;
 
@@ -74,22 +73,25 @@ internal sealed class SequenceStream(ServedReference reference, string client, S
     {
         try
         {
-            using var admitted = reference.Admission.Admit(request.Tokens.Length);
+            var count = request.Tokens.Length;
+            using var admitted = reference.Admission.Admit(count);
             var work = new ScoringWork
             {
                 Client = client,
                 Tokens = request.Tokens,
                 Sequences = 1,
-                Length = request.Tokens.Length,
+                Length = count,
                 Documents = Documents(request.Layout.Span),
                 MayShareBatch = true,
-                Losses = new float[request.Tokens.Length],
+                Format = format,
+                Losses = new float[count],
+                Entropies = format.Entropy ? new float[count] : [],
+                TopIds = new int[count * format.TopK],
+                TopLogProbabilities = new float[count * format.TopK],
                 Cancellation = stop.Token,
             };
             await reference.Loop.ScoreAsync(work).ConfigureAwait(false);
-            var payload = new byte[work.Count * format.BytesPerToken];
-            LossCodec.Encode(work.Losses, format.Encoding, payload);
-            _results.Writer.TryWrite(new SequenceScores(request.Id, new EncodedScores(format, payload)));
+            _results.Writer.TryWrite(new SequenceScores(request.Id, new EncodedScores(format, work.Encode())));
         }
         catch (Exception e)
         {

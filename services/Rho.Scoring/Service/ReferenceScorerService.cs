@@ -33,8 +33,12 @@ internal sealed class ReferenceScorerService(Scorer scorer) : ReferenceScorer.Re
             ContextLength = reference.ContextLength,
             Description = reference.Description,
             Encodings = { WireFormat.Encodings },
+            Entropy = reference.MaxTopK > 0,
+            MaxTopK = reference.MaxTopK,
             References = { scorer.References.Select(other => other.Fingerprint) },
             ProbeLosses = ByteString.CopyFrom(reference.ProbeBytes),
+            ChunkTokens = ChunkGrid.ChunkTokens,
+            LeaseChunks = ChunkGrid.SegmentChunks,
         });
     }
 
@@ -64,7 +68,8 @@ internal sealed class ReferenceScorerService(Scorer scorer) : ReferenceScorer.Re
         if (request.Shards.Count > MaxCoverageShards) throw new RhoException($"{request.Shards.Count} shards in one Coverage call; at most {MaxCoverageShards} are possible");
         var reference = scorer.Find(request.Reference, "");
         var format = request.Format.ToDomain();
-        var shards = request.Shards.Select(shard => shard.ToDomain("", 0, format)).ToList();
+        reference.Check(format);
+        var shards = request.Shards.Select(shard => shard.ToDomain("", 0, 0, format)).ToList();
         var coverage = await scorer.CoverageAsync(reference, shards, context.CancellationToken);
         return new CoverageResponse
         {
@@ -98,11 +103,13 @@ internal sealed class ReferenceScorerService(Scorer scorer) : ReferenceScorer.Re
             if (open is null) throw new RhoException("the first request of ScoreShard must be `open`");
             var reference = scorer.Find(open.Reference, open.TokenizerFingerprint);
             var format = open.Format.ToDomain();
-            var request = open.Shard.ToDomain(ClientOf(context), open.FirstSequence, format);
+            reference.Check(format);
+            var request = open.Shard.ToDomain(ClientOf(context), open.FirstSequence, open.EndSequence, format);
+            Activity.Current?.SetTag("rho.shard", request.Sha256);
+            Activity.Current?.SetTag("rho.first_sequence", request.FirstSequence);
             await using var shard = scorer.OpenShard(reference, request, cancellation => NextBlockAsync(requests, cancellation));
             reached = request.FirstSequence;
-            await responses.WriteAsync(
-                new ScoreShardResponse { Opened = new ShardOpened { Reference = reference.Fingerprint, ChunkSequences = request.Grid.ChunkSequences } }, stop.Token);
+            await responses.WriteAsync(new ScoreShardResponse { Opened = new ShardOpened { Reference = reference.Fingerprint } }, stop.Token);
 
             await using var events = shard.RunAsync(stop.Token).GetAsyncEnumerator(CancellationToken.None);
             while (await NextAsync(events, () => responses.WriteAsync(new ScoreShardResponse { Waiting = Waiting(reference) }, stop.Token), stop))
@@ -116,7 +123,7 @@ internal sealed class ReferenceScorerService(Scorer scorer) : ReferenceScorer.Re
 
                 if (started != 0) scorer.Metrics.FirstLossSeconds.Record(Stopwatch.GetElapsedTime(started).TotalSeconds);
                 started = 0;
-                foreach (var (first, scores) in ready.Scores.ToMessages(format, ready.Skip))
+                foreach (var (first, scores) in ready.Scores.ToMessages(format, request.Grid.Length, ready.Skip, ready.Count))
                 {
                     var firstToken = ready.FirstToken + first - ready.Skip;
                     await MeasuredAsync(responses.WriteAsync(
@@ -124,7 +131,7 @@ internal sealed class ReferenceScorerService(Scorer scorer) : ReferenceScorer.Re
                         stop.Token));
                 }
 
-                reached = (ready.FirstToken + ready.Scores.Tokens - ready.Skip) / request.Grid.Length;
+                reached = (ready.FirstToken + ready.Count) / request.Grid.Length;
             }
         }
         catch (Exception e) when (Ends(e, context))
@@ -143,13 +150,15 @@ internal sealed class ReferenceScorerService(Scorer scorer) : ReferenceScorer.Re
             if (open is null) throw new RhoException("the first request of Score must be `open`");
             var format = open.Format.ToDomain();
             if (!Enum.IsDefined(open.TokenType)) throw new RhoException($"token_type {(int)open.TokenType} is not known; known are U16 (1), U32 (2)");
-            var sequences = scorer.OpenSequences(scorer.Find(open.Reference, open.TokenizerFingerprint), ClientOf(context), format);
+            var reference = scorer.Find(open.Reference, open.TokenizerFingerprint);
+            reference.Check(format);
+            var sequences = scorer.OpenSequences(reference, ClientOf(context), format);
             var reading = sequences.ReadAsync(cancellation => NextSequenceAsync(requests, open.TokenType, cancellation), stop.Token);
             try
             {
                 await foreach (var result in sequences.Results.ReadAllAsync(stop.Token))
                 {
-                    foreach (var (first, scores) in result.Scores.ToMessages(format, 0))
+                    foreach (var (first, scores) in result.Scores.ToMessages(format, result.Scores.Tokens, 0, result.Scores.Tokens))
                         await MeasuredAsync(responses.WriteAsync(new ScoreResponse { Id = result.Id, FirstToken = first, Scores = scores }, stop.Token));
                     sequences.Sent(result);
                 }

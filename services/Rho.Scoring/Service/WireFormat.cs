@@ -25,12 +25,10 @@ internal static class WireFormat
             Wire.LossEncoding.Log8 => LossEncoding.Log8,
             var other => throw new RhoException($"format.encoding {(int)other} is not known; known are F16 (1), F32 (2), LOG8 (3)"),
         };
-        if (format?.Entropy == true) throw new RhoException("format.entropy: this reference offers no entropies");
-        if (format is { TopK: not 0 }) throw new RhoException("format.top_k: this reference offers no top-k log-probabilities; expected 0");
-        return new ScoreFormat(encoding);
+        return new ScoreFormat(encoding, format?.Entropy ?? false, format?.TopK ?? 0);
     }
 
-    public static ShardRequest ToDomain(this Wire.Shard? shard, string client, long firstSequence, ScoreFormat format)
+    public static ShardRequest ToDomain(this Wire.Shard? shard, string client, long firstSequence, long endSequence, ScoreFormat format)
     {
         if (shard is null) throw new RhoException("the shard's identity is missing: field `shard`");
         return new ShardRequest
@@ -46,6 +44,7 @@ internal static class WireFormat
             },
             Grid = new ChunkGrid(shard.Sequences, shard.Length),
             FirstSequence = firstSequence,
+            EndSequence = endSequence == 0 ? shard.Sequences : endSequence,
             Format = format,
         };
     }
@@ -65,13 +64,18 @@ internal static class WireFormat
         return new SequenceRequest(sequence.Id, tokens, sequence.Layout.Memory);
     }
 
-    /// <summary>Parts of some scores that fit a message each: first token and message.</summary>
-    public static IEnumerable<(int First, Wire.Scores Message)> ToMessages(this EncodedScores scores, ScoreFormat format, int skip)
+    /// <summary>
+    /// Parts of some scores that fit a message each, first token and message: whole sequences, or a part of one where it alone is
+    /// too large.
+    /// </summary>
+    /// <param name="length">Tokens of a sequence; the scores begin with one.</param>
+    public static IEnumerable<(int First, Wire.Scores Message)> ToMessages(this EncodedScores scores, ScoreFormat format, int length, int skip, int tokens)
     {
-        var atOnce = Math.Max(1, MessageBytes / format.BytesPerToken);
-        for (var first = skip; first < scores.Tokens; first += atOnce)
+        var most = Math.Max(1, MessageBytes / format.BytesPerToken);
+        for (int first = skip, count; first < skip + tokens; first += count)
         {
-            var count = Math.Min(atOnce, scores.Tokens - first);
+            var left = length - first % length;
+            count = Math.Min(skip + tokens - first, left <= most ? left + (most - left) / length * length : most);
             var message = new Wire.Scores { Losses = Wrap(scores.Losses(first, count)) };
             if (format.Entropy) message.Entropies = Wrap(scores.Entropies(first, count));
             if (format.TopK > 0)

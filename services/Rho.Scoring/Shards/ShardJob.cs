@@ -1,15 +1,14 @@
 using System.Buffers;
-using System.Diagnostics;
 using Microsoft.Extensions.Logging;
-using Rho.Data;
 using Rho.Scoring.Caching;
 using Rho.Scoring.Work;
 
 namespace Rho.Scoring.Shards;
 
 /// <summary>
-/// Scores a shard's missing chunks in order and stores them. With a store it runs ahead of its own client, so that a client
-/// that reads slowly keeps nobody waiting; what is not stored waits in a small window until the client took it.
+/// Scores a shard's missing chunks in order and stores them, segment by segment, until it comes to one that another replica has
+/// leased. With a store it runs ahead of its own client, so that a client that reads slowly keeps nobody waiting; what is not
+/// stored waits in a small window until the client took it.
 /// </summary>
 internal sealed class ShardJob : IAsyncDisposable
 {
@@ -17,7 +16,6 @@ internal sealed class ShardJob : IAsyncDisposable
     private const int Ahead = 2;
 
     private const int WindowChunks = 4;
-    private static readonly TimeSpan LeaseRetry = TimeSpan.FromSeconds(1);
 
     private readonly ShardRequest _request;
     private readonly ScoreKey _key;
@@ -25,7 +23,6 @@ internal sealed class ShardJob : IAsyncDisposable
     private readonly ILossStore _store;
     private readonly TokenSpool _spool;
     private readonly AdmittedWork _admitted;
-    private readonly bool _despiteLease;
     private readonly ScoringMetrics _metrics;
     private readonly ILogger _logger;
     private readonly CancellationTokenSource _stop;
@@ -34,14 +31,12 @@ internal sealed class ShardJob : IAsyncDisposable
     private readonly Task _running;
     private TaskCompletionSource _changed = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private int _passed;
-    private IShardLease? _lease;
-    private long _leaseTried;
 
-    /// <param name="present">For each chunk whether the store has it.</param>
-    /// <param name="lease">The right to store; null where the store is away or, with <paramref name="despiteLease"/>, where its holder makes no progress.</param>
+    /// <param name="present">For each chunk from the first to before the end whether the store has it.</param>
+    /// <param name="lease">The right to store the first segment; null where the store is away or, with <paramref name="despiteLease"/>, where its holder makes no progress.</param>
     public ShardJob(
         ShardRequest request, ScoreKey key, ServedReference reference, ILossStore store, TokenSpool spool, AdmittedWork admitted,
-        int firstChunk, bool[] present, IShardLease? lease, bool despiteLease, ScoringMetrics metrics, ILogger logger, CancellationToken cancellation)
+        int firstChunk, int endChunk, bool[] present, ISegmentLease? lease, bool despiteLease, ScoringMetrics metrics, ILogger logger, CancellationToken cancellation)
     {
         _request = request;
         _key = key;
@@ -49,17 +44,15 @@ internal sealed class ShardJob : IAsyncDisposable
         _store = store;
         _spool = spool;
         _admitted = admitted;
-        _despiteLease = despiteLease;
         _metrics = metrics;
         _logger = logger;
         _stop = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
         _passed = firstChunk;
-        _lease = lease;
-        _leaseTried = Stopwatch.GetTimestamp();
-        _running = Task.Run(() => RunAsync(firstChunk, present), CancellationToken.None);
+        var writer = new SegmentWriter(key, ChunkGrid.SegmentOf(firstChunk), store, lease, despiteLease, metrics, logger);
+        _running = Task.Run(() => RunAsync(writer, firstChunk, endChunk, present), CancellationToken.None);
     }
 
-    /// <summary>Another process has taken the lease: it scores on, this job has ended.</summary>
+    /// <summary>Another process scores on from where this job has ended.</summary>
     public bool HandedOver { get; private set; }
 
     /// <summary>
@@ -104,29 +97,38 @@ internal sealed class ShardJob : IAsyncDisposable
         var tokens = ArrayPool<int>.Shared.Rent(count);
         var documents = _request.LayoutSha256.Length > 0 ? ArrayPool<int>.Shared.Rent(count) : null;
         var losses = ArrayPool<float>.Shared.Rent(count);
+        var entropies = _key.Format.Entropy ? ArrayPool<float>.Shared.Rent(count) : [];
+        var topIds = ArrayPool<int>.Shared.Rent(count * _key.Format.TopK);
+        var topLogProbabilities = ArrayPool<float>.Shared.Rent(count * _key.Format.TopK);
         try
         {
             _spool.Read(chunk, tokens, documents);
-            await _reference.Loop.ScoreAsync(new ScoringWork
+            var work = new ScoringWork
             {
                 Client = _request.Client,
                 Tokens = tokens,
                 Sequences = grid.SequencesIn(chunk),
                 Length = grid.Length,
                 Documents = documents,
+                Format = _key.Format,
                 Losses = losses,
+                Entropies = entropies,
+                TopIds = topIds,
+                TopLogProbabilities = topLogProbabilities,
                 Cancellation = _stop.Token,
-            }).ConfigureAwait(false);
+            };
+            await _reference.Loop.ScoreAsync(work).ConfigureAwait(false);
             _admitted.Done(count);
-            var payload = new byte[_key.PayloadBytes(chunk)];
-            LossCodec.Encode(losses.AsSpan(0, count), _key.Format.Encoding, payload);
-            return payload;
+            return work.Encode();
         }
         finally
         {
             ArrayPool<int>.Shared.Return(tokens);
             if (documents is not null) ArrayPool<int>.Shared.Return(documents);
             ArrayPool<float>.Shared.Return(losses);
+            ArrayPool<float>.Shared.Return(entropies);
+            ArrayPool<int>.Shared.Return(topIds);
+            ArrayPool<float>.Shared.Return(topLogProbabilities);
         }
     }
 
@@ -134,111 +136,116 @@ internal sealed class ShardJob : IAsyncDisposable
     {
         await _stop.CancelAsync().ConfigureAwait(false);
         await _running.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
-        if (_lease is not null) await _lease.DisposeAsync().ConfigureAwait(false);
-        _admitted.Dispose();
         _stop.Dispose();
     }
 
-    private async Task RunAsync(int firstChunk, bool[] present)
+    private async Task RunAsync(SegmentWriter writer, int firstChunk, int endChunk, bool[] present)
     {
-        var pending = new Queue<(int Chunk, Task<byte[]>? Payload)>();
+        var pending = new Queue<Scored>();
         try
         {
-            for (var chunk = firstChunk; chunk < _key.Grid.Chunks && !HandedOver; chunk++)
+            for (var chunk = firstChunk; chunk < endChunk && !writer.HandedOver; chunk++)
             {
-                pending.Enqueue((chunk, present[chunk] ? null : ScoreAsync(chunk)));
+                var last = chunk + 1 == endChunk || ChunkGrid.SegmentOf(chunk + 1) != ChunkGrid.SegmentOf(chunk);
+                pending.Enqueue(new Scored(chunk, present[chunk - firstChunk] ? null : ScoreAsync(chunk), writer, last));
+                if (last && chunk + 1 < endChunk)
+                {
+                    // The next segment is leased before this one's last chunk is through, so that the model never waits.
+                    if (await EnterAsync(chunk + 1).ConfigureAwait(false) is not { } entered)
+                    {
+                        HandedOver = true;
+                        break;
+                    }
+
+                    writer = entered.Writer;
+                    entered.Present.CopyTo(present, chunk + 1 - firstChunk);
+                }
+
                 if (pending.Count >= Ahead) await PassAsync(pending.Dequeue()).ConfigureAwait(false);
             }
 
-            while (pending.TryDequeue(out var last)) await PassAsync(last).ConfigureAwait(false);
+            while (pending.TryDequeue(out var left)) await PassAsync(left).ConfigureAwait(false);
+            HandedOver |= writer.HandedOver;
         }
         finally
         {
             // What is still in the model's queue uses the spool: it has to be out before this job counts as ended.
             if (pending.Count > 0) await _stop.CancelAsync().ConfigureAwait(false);
-            foreach (var (_, left) in pending)
-                if (left is not null)
-                    await ((Task)left).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
-            if (_lease is not null) await _lease.DisposeAsync().ConfigureAwait(false);
-            _lease = null;
+            foreach (var left in pending)
+            {
+                if (left.Payload is { } payload) await ((Task)payload).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+                await left.Writer.DisposeAsync().ConfigureAwait(false);
+            }
+
+            await writer.DisposeAsync().ConfigureAwait(false);
             _admitted.Dispose();
         }
-    }
 
-    private async Task PassAsync((int Chunk, Task<byte[]>? Payload) scored)
-    {
-        if (scored.Payload is null)
+        // The segment of a chunk: who stores it, and which of its chunks are stored already. Null where another replica has leased it.
+        async Task<(SegmentWriter Writer, bool[] Present)?> EnterAsync(int chunk)
         {
-            lock (_gate)
+            var end = Math.Min(endChunk, chunk + ChunkGrid.SegmentChunks);
+            ISegmentLease? lease = null;
+            var stored = new bool[end - chunk];
+            if (_store.Available)
             {
-                _passed = scored.Chunk + 1;
-                Signal();
-            }
-
-            return;
-        }
-
-        var payload = await scored.Payload.ConfigureAwait(false);
-        var stored = await StoreAsync(scored.Chunk, payload).ConfigureAwait(false);
-        while (true)
-        {
-            Task changed;
-            lock (_gate)
-            {
-                var room = _window.Count < WindowChunks;
-                if (room) _window.Add(scored.Chunk, payload);
-                if (room || stored)
+                try
                 {
-                    _passed = scored.Chunk + 1;
-                    Signal();
-                    return;
+                    lease = await _store.TryLeaseAsync(_key, ChunkGrid.SegmentOf(chunk), _stop.Token).ConfigureAwait(false);
+                    if (lease is null) return null;
+                    stored = await _store.PresentAsync(_key, chunk, end, _stop.Token).ConfigureAwait(false);
                 }
-
-                changed = _changed.Task;
+                catch (StoreUnavailableException e)
+                {
+                    _logger.LogDebug("Shard {Shard} goes on without cache: {Reason}", _key.Shard, e.Message);
+                }
             }
 
-            await changed.WaitAsync(_stop.Token).ConfigureAwait(false);
+            return (new SegmentWriter(_key, ChunkGrid.SegmentOf(chunk), _store, lease, despiteLease: false, _metrics, _logger), stored);
         }
     }
 
-    private async Task<bool> StoreAsync(int chunk, byte[] payload)
+    private async Task PassAsync(Scored scored)
     {
         try
         {
-            if (_lease is null) await RegainLeaseAsync().ConfigureAwait(false);
-            if (_lease is null) return false;
-            await _lease.WriteAsync(chunk, payload, _stop.Token).ConfigureAwait(false);
-            return true;
-        }
-        catch (LeaseLostException e)
-        {
-            _metrics.LeasesLost.Add(1);
-            _logger.LogWarning("{Message}", e.Message);
-            await GiveUpLeaseAsync().ConfigureAwait(false);
-            _leaseTried = 0; // find out at the next chunk who has it now
-            return false;
-        }
-        catch (StoreUnavailableException e)
-        {
-            _logger.LogDebug("Chunk {Chunk} of shard {Shard} is not cached: {Reason}", chunk, _key.Shard, e.Message);
-            await GiveUpLeaseAsync().ConfigureAwait(false);
-            return false;
-        }
-    }
+            if (scored.Payload is null)
+            {
+                lock (_gate)
+                {
+                    _passed = scored.Chunk + 1;
+                    Signal();
+                }
 
-    private async Task RegainLeaseAsync()
-    {
-        if (!_store.Available || _leaseTried != 0 && Stopwatch.GetElapsedTime(_leaseTried) < LeaseRetry) return;
-        _leaseTried = Stopwatch.GetTimestamp();
-        _lease = await _store.TryLeaseAsync(_key, _stop.Token).ConfigureAwait(false);
-        HandedOver = _lease is null && !_despiteLease;
-    }
+                return;
+            }
 
-    private async Task GiveUpLeaseAsync()
-    {
-        _leaseTried = Stopwatch.GetTimestamp();
-        if (_lease is not null) await _lease.DisposeAsync().ConfigureAwait(false);
-        _lease = null;
+            var payload = await scored.Payload.ConfigureAwait(false);
+            var stored = await scored.Writer.StoreAsync(scored.Chunk, payload, _stop.Token).ConfigureAwait(false);
+            while (true)
+            {
+                Task changed;
+                lock (_gate)
+                {
+                    var room = _window.Count < WindowChunks;
+                    if (room) _window.Add(scored.Chunk, payload);
+                    if (room || stored)
+                    {
+                        _passed = scored.Chunk + 1;
+                        Signal();
+                        return;
+                    }
+
+                    changed = _changed.Task;
+                }
+
+                await changed.WaitAsync(_stop.Token).ConfigureAwait(false);
+            }
+        }
+        finally
+        {
+            if (scored.IsLastOfSegment) await scored.Writer.DisposeAsync().ConfigureAwait(false);
+        }
     }
 
     private void Signal()
@@ -246,4 +253,7 @@ internal sealed class ShardJob : IAsyncDisposable
         _changed.TrySetResult();
         _changed = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
     }
+
+    /// <param name="Payload">Null: the store has the chunk.</param>
+    private sealed record Scored(int Chunk, Task<byte[]>? Payload, SegmentWriter Writer, bool IsLastOfSegment);
 }

@@ -22,6 +22,9 @@ public sealed record ShardRequest
     /// <summary>The first sequence wanted.</summary>
     public long FirstSequence { get; init; }
 
+    /// <summary>The first sequence not wanted any more.</summary>
+    public required long EndSequence { get; init; }
+
     public required ScoreFormat Format { get; init; }
 
     /// <exception cref="RhoException">The request can never be met; the message names the value.</exception>
@@ -35,6 +38,8 @@ public sealed record ShardRequest
         if (Grid.Sequences > maxShardTokens / Grid.Length)
             throw new RhoException($"the shard has {Grid.Sequences} sequences of {Grid.Length} tokens; this scorer takes shards of at most {maxShardTokens} tokens");
         if (FirstSequence < 0 || FirstSequence > Grid.Sequences) throw new RhoException($"first_sequence is {FirstSequence}; the shard has {Grid.Sequences} sequences");
+        if (EndSequence < FirstSequence || EndSequence > Grid.Sequences)
+            throw new RhoException($"end_sequence is {EndSequence}; expected {FirstSequence} (first_sequence) to {Grid.Sequences} (the shard's sequences)");
     }
 
     private static bool IsHash(string text) => text.Length == 64 && !text.AsSpan().ContainsAnyExcept("0123456789abcdef");
@@ -44,10 +49,11 @@ public sealed record ShardRequest
 /// <param name="NeedsTokens">The losses are not cached and this stream is to score them: tokens, please. Comes at most once.</param>
 /// <param name="FirstToken">Where the scores begin in the shard.</param>
 /// <param name="Skip">How many of the scores' tokens lie before what was asked for.</param>
+/// <param name="Count">How many of them after those were asked for.</param>
 [StructLayout(LayoutKind.Auto)]
-public readonly record struct ShardEvent(bool NeedsTokens, long FirstToken, EncodedScores Scores, int Skip, bool FromCache)
+public readonly record struct ShardEvent(bool NeedsTokens, long FirstToken, EncodedScores Scores, int Skip, int Count, bool FromCache)
 {
-    public static ShardEvent TokensPlease => new(NeedsTokens: true, 0, default, 0, FromCache: false);
+    public static ShardEvent TokensPlease => new(NeedsTokens: true, 0, default, 0, 0, FromCache: false);
 }
 
 /// <summary>The client's tokens once they were asked for; null where the client ended its stream.</summary>

@@ -49,9 +49,10 @@ internal sealed class ShardStream : IAsyncDisposable
     {
         var grid = _request.Grid;
         var chunk = grid.ChunkOf(_request.FirstSequence);
+        var end = _request.EndSequence > _request.FirstSequence ? grid.ChunkOf(_request.EndSequence - 1) + 1 : chunk;
         long waitingSince = 0;
         var poll = FirstPoll;
-        while (chunk < grid.Chunks)
+        while (chunk < end)
         {
             // 1.
             if (_job is not null && await _job.TakeAsync(chunk, cancellation).ConfigureAwait(false) is { } own)
@@ -61,7 +62,7 @@ internal sealed class ShardStream : IAsyncDisposable
             }
 
             // 2.
-            var stored = await ReadStoreAsync(chunk, cancellation).ConfigureAwait(false);
+            var stored = await ReadStoreAsync(chunk, end, cancellation).ConfigureAwait(false);
             foreach (var payload in stored) yield return Scored(chunk++, payload, fromCache: true);
             if (stored.Count > 0)
             {
@@ -86,7 +87,7 @@ internal sealed class ShardStream : IAsyncDisposable
 
             // 3.
             var impatient = waitingSince != 0 && Stopwatch.GetElapsedTime(waitingSince) > _options.FollowPatience;
-            var lead = await TryLeadAsync(chunk, impatient, cancellation).ConfigureAwait(false);
+            var lead = await TryLeadAsync(chunk, end, impatient, cancellation).ConfigureAwait(false);
             if (lead is not null)
             {
                 await using (lead.ConfigureAwait(false))
@@ -129,15 +130,16 @@ internal sealed class ShardStream : IAsyncDisposable
         var first = grid.FirstSequence(chunk);
         var skip = (int)Math.Max(0, _request.FirstSequence - first) * grid.Length;
         if (fromCache) _metrics.CacheTokens.Add(grid.TokensIn(chunk), new KeyValuePair<string, object?>("store", _store.Kind));
-        return new ShardEvent(NeedsTokens: false, first * grid.Length + skip, new EncodedScores(_request.Format, payload), skip, fromCache);
+        var count = (int)Math.Min(grid.TokensIn(chunk), (_request.EndSequence - first) * grid.Length) - skip;
+        return new ShardEvent(NeedsTokens: false, first * grid.Length + skip, new EncodedScores(_request.Format, payload), skip, count, fromCache);
     }
 
-    private async Task<IReadOnlyList<byte[]>> ReadStoreAsync(int chunk, CancellationToken cancellation)
+    private async Task<IReadOnlyList<byte[]>> ReadStoreAsync(int chunk, int end, CancellationToken cancellation)
     {
         if (!_store.Available) return [];
         try
         {
-            return await _store.ReadAsync(_key, chunk, Math.Min(ReadChunks, _request.Grid.Chunks - chunk), cancellation).ConfigureAwait(false);
+            return await _store.ReadAsync(_key, chunk, Math.Min(ReadChunks, end - chunk), cancellation).ConfigureAwait(false);
         }
         catch (StoreUnavailableException)
         {
@@ -149,18 +151,18 @@ internal sealed class ShardStream : IAsyncDisposable
     /// The right to score: with the lease; without one where the store is away, or where its holder wrote nothing for too long.
     /// Null where another holds the lease.
     /// </summary>
-    private async Task<Lead?> TryLeadAsync(int chunk, bool impatient, CancellationToken cancellation)
+    private async Task<Lead?> TryLeadAsync(int chunk, int end, bool impatient, CancellationToken cancellation)
     {
-        IShardLease? lease = null;
-        var present = new bool[_request.Grid.Chunks];
+        ISegmentLease? lease = null;
+        var present = new bool[end - chunk];
         if (_store.Available)
         {
             try
             {
-                lease = await _store.TryLeaseAsync(_key, cancellation).ConfigureAwait(false);
+                lease = await _store.TryLeaseAsync(_key, ChunkGrid.SegmentOf(chunk), cancellation).ConfigureAwait(false);
                 if (lease is null && !impatient) return null;
                 // The writer before may have stored more between this stream's look and the lease.
-                present = await _store.PresentAsync(_key, cancellation).ConfigureAwait(false);
+                present = await _store.PresentAsync(_key, chunk, end, cancellation).ConfigureAwait(false);
             }
             catch (StoreUnavailableException e)
             {
@@ -171,10 +173,10 @@ internal sealed class ShardStream : IAsyncDisposable
         try
         {
             var missing = 0L;
-            for (var i = chunk; i < present.Length; i++)
+            for (var i = 0; i < present.Length; i++)
                 if (!present[i])
-                    missing += _request.Grid.TokensIn(i);
-            return new Lead(this, chunk, present, lease, impatient, missing, missing == 0 ? null : _reference.Admission.Admit(missing));
+                    missing += _request.Grid.TokensIn(chunk + i);
+            return new Lead(this, chunk, end, present, lease, impatient, missing, missing == 0 ? null : _reference.Admission.Admit(missing));
         }
         catch
         {
@@ -225,7 +227,7 @@ internal sealed class ShardStream : IAsyncDisposable
 
     /// <summary>What is held between winning the right to score and starting to: given back when anything in between fails.</summary>
     private sealed class Lead(
-        ShardStream stream, int firstChunk, bool[] present, IShardLease? lease, bool despiteLease, long missing, Work.AdmittedWork? admitted) : IAsyncDisposable
+        ShardStream stream, int firstChunk, int endChunk, bool[] present, ISegmentLease? lease, bool despiteLease, long missing, Work.AdmittedWork? admitted) : IAsyncDisposable
     {
         private bool _started;
 
@@ -235,7 +237,7 @@ internal sealed class ShardStream : IAsyncDisposable
         {
             _started = true;
             return new ShardJob(
-                stream._request, stream._key, stream._reference, stream._store, spool, admitted!, firstChunk, present, lease,
+                stream._request, stream._key, stream._reference, stream._store, spool, admitted!, firstChunk, endChunk, present, lease,
                 despiteLease, stream._metrics, stream._logger, cancellation);
         }
 

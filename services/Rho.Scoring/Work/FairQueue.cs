@@ -20,13 +20,13 @@ internal sealed class FairQueue
         _nodes.Add(work, client.Waiting.AddLast(work));
     }
 
-    /// <summary>Takes the next work, or null. With <paramref name="shareable"/>, only work that may share a batch.</summary>
-    public ScoringWork? Dequeue(bool shareable = false, int atMost = int.MaxValue)
+    /// <summary>Takes the next work, or null. With <paramref name="joining"/>, only work that may be one batch with that.</summary>
+    public ScoringWork? Dequeue(ScoringWork? joining = null, int atMost = int.MaxValue)
     {
         Client? next = null;
         foreach (var client in _clients.Values)
         {
-            if (client.Waiting.First?.Value is not { } head || shareable && !head.MayShareBatch || head.Count > atMost) continue;
+            if (client.Waiting.First?.Value is not { } head || joining is not null && !head.MayJoin(joining) || head.Count > atMost) continue;
             if (next is null || client.Served < next.Served) next = client;
         }
 

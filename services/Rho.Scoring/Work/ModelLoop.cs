@@ -136,7 +136,7 @@ internal sealed class ModelLoop : IDisposable
                     List<ScoringWork> works = [first];
                     if (!first.MayShareBatch) return works;
                     var left = PackAhead * _batchTokens - first.Count;
-                    while (left > 0 && _queue.Dequeue(shareable: true, atMost: left) is { } next)
+                    while (left > 0 && _queue.Dequeue(first, left) is { } next)
                     {
                         works.Add(next);
                         left -= next.Count;
@@ -190,31 +190,63 @@ internal sealed class ModelLoop : IDisposable
     private void ScoreAlone(ScoringWork work)
     {
         using var cancellation = CancellationTokenSource.CreateLinkedTokenSource(work.Cancellation, _stop.Token);
-        Measure(work.Count, work.Count, () => _model.Score(
-            work.Tokens.AsSpan(0, work.Count), work.Sequences, work.Length,
-            work.Documents is null ? default : work.Documents.AsSpan(0, work.Count),
-            work.Losses.AsSpan(0, work.Count), cancellation.Token));
+        Measure(work.Count, work.Count, () => Score(work, cancellation.Token));
+    }
+
+    private void Score(ScoringWork work, CancellationToken cancellation)
+    {
+        var tokens = work.Tokens.AsSpan(0, work.Count);
+        var documents = work.Documents is null ? default : work.Documents.AsSpan(0, work.Count);
+        var losses = work.Losses.AsSpan(0, work.Count);
+        if (!work.Format.IsMoreThanLosses)
+        {
+            _model.Score(tokens, work.Sequences, work.Length, documents, losses, cancellation);
+            return;
+        }
+
+        var (entropies, top) = (work.Format.Entropy ? work.Count : 0, work.Count * work.Format.TopK);
+        ((IDistributionModel)_model).Score(
+            tokens, work.Sequences, work.Length, documents, losses,
+            work.Entropies.AsSpan(0, entropies), work.Format.TopK, work.TopIds.AsSpan(0, top), work.TopLogProbabilities.AsSpan(0, top), cancellation);
     }
 
     private void ScoreTogether(List<ScoringWork> batch)
     {
+        var format = batch[0].Format;
         var length = batch[0].Length;
         var sequences = batch.Sum(work => work.Sequences);
-        var tokens = new int[sequences * length];
+        var count = sequences * length;
         var needsDocuments = batch.Exists(work => work.Documents is not null || work.Length < length);
-        var documents = needsDocuments ? new int[tokens.Length] : null;
-        documents?.AsSpan().Fill(-1);
-        var losses = new float[tokens.Length];
-
+        var whole = new ScoringWork
+        {
+            Client = "",
+            Tokens = new int[count],
+            Sequences = sequences,
+            Length = length,
+            Documents = needsDocuments ? new int[count] : null,
+            Format = format,
+            Losses = new float[count],
+            Entropies = format.Entropy ? new float[count] : [],
+            TopIds = new int[count * format.TopK],
+            TopLogProbabilities = new float[count * format.TopK],
+            Cancellation = _stop.Token,
+        };
+        whole.Documents?.AsSpan().Fill(-1);
         ForEachRow(batch, length, (work, from, to) =>
         {
-            work.Tokens.AsSpan(from, work.Length).CopyTo(tokens.AsSpan(to));
-            if (documents is null) return;
-            if (work.Documents is null) documents.AsSpan(to, work.Length).Clear();
-            else work.Documents.AsSpan(from, work.Length).CopyTo(documents.AsSpan(to));
+            work.Tokens.AsSpan(from, work.Length).CopyTo(whole.Tokens.AsSpan(to));
+            if (whole.Documents is null) return;
+            if (work.Documents is null) whole.Documents.AsSpan(to, work.Length).Clear();
+            else work.Documents.AsSpan(from, work.Length).CopyTo(whole.Documents.AsSpan(to));
         });
-        Measure(batch.Sum(work => work.Count), tokens.Length, () => _model.Score(tokens, sequences, length, documents, losses, _stop.Token));
-        ForEachRow(batch, length, (work, from, to) => losses.AsSpan(to, work.Length).CopyTo(work.Losses.AsSpan(from)));
+        Measure(batch.Sum(work => work.Count), count, () => Score(whole, _stop.Token));
+        ForEachRow(batch, length, (work, from, to) =>
+        {
+            whole.Losses.AsSpan(to, work.Length).CopyTo(work.Losses.AsSpan(from));
+            if (format.Entropy) whole.Entropies.AsSpan(to, work.Length).CopyTo(work.Entropies.AsSpan(from));
+            whole.TopIds.AsSpan(to * format.TopK, work.Length * format.TopK).CopyTo(work.TopIds.AsSpan(from * format.TopK));
+            whole.TopLogProbabilities.AsSpan(to * format.TopK, work.Length * format.TopK).CopyTo(work.TopLogProbabilities.AsSpan(from * format.TopK));
+        });
     }
 
     private static void ForEachRow(List<ScoringWork> batch, int length, Action<ScoringWork, int, int> visit)
@@ -229,6 +261,8 @@ internal sealed class ModelLoop : IDisposable
 
     private void Measure(int tokens, int padded, Action score)
     {
+        using var activity = ScoringMetrics.Activities.StartActivity("score batch");
+        activity?.SetTag("rho.tokens", tokens);
         var start = Stopwatch.GetTimestamp();
         score();
         var seconds = Stopwatch.GetElapsedTime(start).TotalSeconds;

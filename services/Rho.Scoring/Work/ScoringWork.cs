@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using Rho.Data;
 
 namespace Rho.Scoring.Work;
 
@@ -23,14 +24,49 @@ internal sealed class ScoringWork
     /// <summary>Whether the sequences may share a batch with other clients' ones. What must be the same bytes every time may not.</summary>
     public bool MayShareBatch { get; init; }
 
+    /// <summary>What is to be computed; its encoding does not matter here.</summary>
+    public required ScoreFormat Format { get; init; }
+
     /// <summary>[Sequences * Length] nats, filled when <see cref="Completion"/> completes.</summary>
     public required float[] Losses { get; init; }
+
+    /// <summary>[Sequences * Length] nats; empty where the format has none.</summary>
+    public float[] Entropies { get; init; } = [];
+
+    /// <summary>[Sequences * Length * TopK]; empty where the format has none.</summary>
+    public int[] TopIds { get; init; } = [];
+
+    /// <summary>As <see cref="TopIds"/>.</summary>
+    public float[] TopLogProbabilities { get; init; } = [];
 
     public required CancellationToken Cancellation { get; init; }
 
     public int Count => Sequences * Length;
 
+    /// <summary>Whether this and another may be one batch.</summary>
+    public bool MayJoin(ScoringWork other) =>
+        MayShareBatch && other.MayShareBatch && Format.Entropy == other.Format.Entropy && Format.TopK == other.Format.TopK;
+
     public Task Completion => _completion.Task;
+
+    /// <summary>The results as they are cached and sent.</summary>
+    public byte[] Encode()
+    {
+        var payload = new byte[Count * Format.BytesPerToken];
+        var at = LossCodec.BytesPerLoss(Format.Encoding) * Count;
+        LossCodec.Encode(Losses.AsSpan(0, Count), Format.Encoding, payload.AsSpan(0, at));
+        if (Format.Entropy)
+        {
+            LossCodec.Encode(Entropies.AsSpan(0, Count), LossEncoding.F16, payload.AsSpan(at, Count * sizeof(ushort)));
+            at += Count * sizeof(ushort);
+        }
+
+        var top = Count * Format.TopK;
+        MemoryMarshal.AsBytes(TopIds.AsSpan(0, top)).CopyTo(payload.AsSpan(at));
+        at += top * sizeof(uint);
+        LossCodec.Encode(TopLogProbabilities.AsSpan(0, top), LossEncoding.F16, payload.AsSpan(at, top * sizeof(ushort)));
+        return payload;
+    }
 
     public void Complete() => _completion.TrySetResult();
 

@@ -6,7 +6,7 @@ namespace Rho.TestSupport;
 /// <summary>
 /// A bigram model whose losses are a hash of two tokens: deterministic, without weights, and as fast or slow as a test wants.
 /// </summary>
-internal sealed class HashModel : IReferenceModel
+internal sealed class HashModel : IDistributionModel
 {
     private long _tokens;
     private int _batches;
@@ -20,6 +20,8 @@ internal sealed class HashModel : IReferenceModel
     public int ContextLength { get; init; } = 65_536;
 
     public string Description => "hash model";
+
+    public int MaxTopK { get; init; } = 16;
 
     /// <summary>Tokens per second of a simulated accelerator, which leaves the processor alone; 0: no waiting.</summary>
     public double Rate { get; init; }
@@ -66,6 +68,22 @@ internal sealed class HashModel : IReferenceModel
 
         Interlocked.Add(ref _tokens, tokens.Length);
         Interlocked.Increment(ref _batches);
+    }
+
+    public void Score(
+        ReadOnlySpan<int> tokens, int sequences, int length, ReadOnlySpan<int> documents, Span<float> losses,
+        Span<float> entropies, int topK, Span<int> topIds, Span<float> topLogProbabilities, CancellationToken cancellation)
+    {
+        Score(tokens, sequences, length, documents, losses, cancellation);
+        for (var i = 0; i < losses.Length; i++)
+        {
+            if (!entropies.IsEmpty) entropies[i] = losses[i] / 2;
+            for (var k = 0; k < topK; k++)
+            {
+                topIds[i * topK + k] = float.IsNaN(losses[i]) ? 0 : (tokens[i] + k) % VocabularySize;
+                topLogProbabilities[i * topK + k] = float.IsNaN(losses[i]) ? float.NaN : -k - 0.5f;
+            }
+        }
     }
 
     public void Dispose() => IsDisposed = true;
