@@ -17,7 +17,8 @@ internal sealed class HeadLoss(Tensor hidden, Tensor weight, long[] targets, lon
     private Tensor? _logits;
 
     /// <summary>losses[i] = -ln softmax(hidden[i] W^T)[targets[i]], in nats.</summary>
-    internal float[] Forward(bool keepLogits)
+    /// <param name="distribution">What else to find out of each row's distribution, or null.</param>
+    internal float[] Forward(bool keepLogits, HeadDistribution? distribution = null)
     {
         var losses = new float[targets.Length];
         keepLogits &= targets.Length <= ChunkRows;
@@ -41,6 +42,7 @@ internal sealed class HeadLoss(Tensor hidden, Tensor weight, long[] targets, lon
                 logSum.sub(target).cpu().data<float>().CopyTo(losses.AsSpan(range, count));
             }
 
+            distribution?.Take(logits, range, _logSums.AsSpan(range, count));
             if (keepLogits) _logits = logits.DetachFromDisposeScope();
         }
 

@@ -7,9 +7,10 @@ using static TorchSharp.torch;
 namespace Rho.Model;
 
 /// <summary>A checkpoint that scores tokens.</summary>
-public sealed class ReferenceModel : IReferenceModel
+public sealed class ReferenceModel : IDistributionModel
 {
     private const long LogitsBudgetBytes = 8 << 20;
+    private const int MostTopK = 64;
 
     private readonly LanguageModel _model;
 
@@ -26,6 +27,7 @@ public sealed class ReferenceModel : IReferenceModel
     public string TokenizerFingerprint { get; }
     public int VocabularySize => _model.Config.VocabularySize;
     public int ContextLength => _model.Config.ContextLength;
+    public int MaxTopK => Math.Min(MostTopK, VocabularySize);
     public string Description => $"{_model.Config.ModelType}, {_model.Parameters / 1e6:0.0} M parameters, {_model.Dtype}, {_model.Device}";
 
     /// <summary>Loads a Hugging Face checkpoint folder with its tokenizer.</summary>
@@ -66,14 +68,25 @@ public sealed class ReferenceModel : IReferenceModel
         return "sha256:" + Convert.ToHexStringLower(hash.GetHashAndReset());
     }
 
-    public void Score(ReadOnlySpan<int> tokens, int sequences, int length, ReadOnlySpan<int> documents, Span<float> losses, CancellationToken cancellation)
+    public void Score(ReadOnlySpan<int> tokens, int sequences, int length, ReadOnlySpan<int> documents, Span<float> losses, CancellationToken cancellation) =>
+        Score(tokens, sequences, length, documents, losses, [], 0, [], [], cancellation);
+
+    public void Score(
+        ReadOnlySpan<int> tokens, int sequences, int length, ReadOnlySpan<int> documents, Span<float> losses,
+        Span<float> entropies, int topK, Span<int> topIds, Span<float> topLogProbabilities, CancellationToken cancellation)
     {
         if (length > ContextLength) throw new RhoException($"a sequence has {length} tokens, the reference's context has {ContextLength}");
+        if (topK < 0 || topK > MaxTopK) throw new RhoException($"top-k is {topK}; this reference gives 0 to {MaxTopK}");
         if (tokens.Length != sequences * length || losses.Length != tokens.Length) throw new ArgumentException("tokens and losses must be [sequences, length]");
+        if (!entropies.IsEmpty && entropies.Length != tokens.Length) throw new ArgumentException("entropies must be [sequences, length] or empty", nameof(entropies));
+        if (topIds.Length != tokens.Length * topK || topLogProbabilities.Length != topIds.Length) throw new ArgumentException("top tokens must be [sequences, length, top-k]");
         using var mode = inference_mode();
         using var scope = NewDisposeScope();
         var rows = HeadRows.Of(tokens, sequences, length, documents);
         losses.Fill(float.NaN);
+        entropies.Fill(float.NaN);
+        topIds.Clear();
+        topLogProbabilities.Fill(float.NaN);
         if (rows.Positions.Length == 0) return;
         var context = AttentionContext.For(_model.Config, sequences, length, documents);
         var x = Transformer.Embed(_model.Embedding, tensor(tokens.ToArray(), [tokens.Length], device: _model.Device));
@@ -87,7 +100,12 @@ public sealed class ReferenceModel : IReferenceModel
 
         var hidden = Kernels.RmsNorm(x.index_select(0, tensor(rows.Positions, device: _model.Device)), _model.FinalNorm, _model.Config.NormEpsilon);
         using var head = new HeadLoss(hidden, _model.Head, rows.Targets, LogitsBudgetBytes);
-        rows.Spread(head.Forward(keepLogits: false), losses);
+        var distribution = entropies.IsEmpty && topK == 0 ? null : new HeadDistribution(rows.Targets.Length, !entropies.IsEmpty, topK);
+        rows.Spread<float>(head.Forward(keepLogits: false, distribution), losses);
+        if (distribution is null) return;
+        if (!entropies.IsEmpty) rows.Spread<float>(distribution.Entropies, entropies);
+        rows.Spread<int>(distribution.TopIds, topIds, topK);
+        rows.Spread<float>(distribution.TopLogProbabilities, topLogProbabilities, topK);
     }
 
     public void Dispose() => _model.Dispose();
@@ -117,9 +135,11 @@ internal sealed record HeadRows(long[] Positions, long[] Targets)
         return new HeadRows(positions[..count], targets[..count]);
     }
 
-    /// <summary>Losses of rows to the positions of their targets.</summary>
-    internal void Spread(ReadOnlySpan<float> rows, Span<float> losses)
+    /// <summary>Values of rows to the positions of their targets.</summary>
+    /// <param name="rows">[rows, width]</param>
+    /// <param name="values">[sequences * length, width]</param>
+    internal void Spread<T>(ReadOnlySpan<T> rows, Span<T> values, int width = 1)
     {
-        for (var i = 0; i < rows.Length; i++) losses[(int)Positions[i] + 1] = rows[i];
+        for (var i = 0; i < Positions.Length; i++) rows.Slice(i * width, width).CopyTo(values[(((int)Positions[i] + 1) * width)..]);
     }
 }

@@ -109,29 +109,30 @@ internal sealed class ReferenceScorerService(Scorer scorer) : ReferenceScorer.Re
             Activity.Current?.SetTag("rho.first_sequence", request.FirstSequence);
             await using var shard = scorer.OpenShard(reference, request, cancellation => NextBlockAsync(requests, cancellation));
             reached = request.FirstSequence;
-            await responses.WriteAsync(new ScoreShardResponse { Opened = new ShardOpened { Reference = reference.Fingerprint } }, stop.Token);
+            await responses.WriteAsync(new ScoreShardResponse { Opened = new ShardOpened { Reference = reference.Fingerprint } }, context.CancellationToken);
 
             await using var events = shard.RunAsync(stop.Token).GetAsyncEnumerator(CancellationToken.None);
-            while (await NextAsync(events, () => responses.WriteAsync(new ScoreShardResponse { Waiting = Waiting(reference) }, stop.Token), stop))
+            while (await NextAsync(events, () => responses.WriteAsync(new ScoreShardResponse { Waiting = Waiting(reference) }, context.CancellationToken), stop))
             {
                 var ready = events.Current;
                 if (ready.NeedsTokens)
                 {
-                    await responses.WriteAsync(new ScoreShardResponse { SendTokens = new SendTokens() }, stop.Token);
+                    await responses.WriteAsync(new ScoreShardResponse { SendTokens = new SendTokens() }, context.CancellationToken);
                     continue;
                 }
 
                 if (started != 0) scorer.Metrics.FirstLossSeconds.Record(Stopwatch.GetElapsedTime(started).TotalSeconds);
                 started = 0;
-                foreach (var (first, scores) in ready.Scores.ToMessages(format, request.Grid.Length, ready.Skip, ready.Count))
+                foreach (var (first, count, scores) in ready.Scores.ToMessages(format, request.Grid.Length, ready.Skip, ready.Count))
                 {
+                    stop.Token.ThrowIfCancellationRequested();
                     var firstToken = ready.FirstToken + first - ready.Skip;
+                    // A message is written whole or not at all: a write that the stopping service cancelled would end the call without its trailer.
                     await MeasuredAsync(responses.WriteAsync(
                         new ScoreShardResponse { Block = new LossBlock { FirstToken = firstToken, Scores = scores, Source = ready.FromCache ? LossSource.Cache : LossSource.Scored } },
-                        stop.Token));
+                        context.CancellationToken));
+                    reached = (firstToken + count) / request.Grid.Length;
                 }
-
-                reached = (ready.FirstToken + ready.Count) / request.Grid.Length;
             }
         }
         catch (Exception e) when (Ends(e, context))
@@ -158,8 +159,8 @@ internal sealed class ReferenceScorerService(Scorer scorer) : ReferenceScorer.Re
             {
                 await foreach (var result in sequences.Results.ReadAllAsync(stop.Token))
                 {
-                    foreach (var (first, scores) in result.Scores.ToMessages(format, result.Scores.Tokens, 0, result.Scores.Tokens))
-                        await MeasuredAsync(responses.WriteAsync(new ScoreResponse { Id = result.Id, FirstToken = first, Scores = scores }, stop.Token));
+                    foreach (var (first, _, scores) in result.Scores.ToMessages(format, result.Scores.Tokens, 0, result.Scores.Tokens))
+                        await MeasuredAsync(responses.WriteAsync(new ScoreResponse { Id = result.Id, FirstToken = first, Scores = scores }, context.CancellationToken));
                     sequences.Sent(result);
                 }
             }

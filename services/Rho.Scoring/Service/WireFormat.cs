@@ -65,11 +65,11 @@ internal static class WireFormat
     }
 
     /// <summary>
-    /// Parts of some scores that fit a message each, first token and message: whole sequences, or a part of one where it alone is
+    /// Parts of some scores that fit a message each, with their first token and their number of tokens: whole sequences, or a part of one where it alone is
     /// too large.
     /// </summary>
     /// <param name="length">Tokens of a sequence; the scores begin with one.</param>
-    public static IEnumerable<(int First, Wire.Scores Message)> ToMessages(this EncodedScores scores, ScoreFormat format, int length, int skip, int tokens)
+    public static IEnumerable<(int First, int Count, Wire.Scores Message)> ToMessages(this EncodedScores scores, ScoreFormat format, int length, int skip, int tokens)
     {
         var most = Math.Max(1, MessageBytes / format.BytesPerToken);
         for (int first = skip, count; first < skip + tokens; first += count)
@@ -84,7 +84,7 @@ internal static class WireFormat
                 message.TopLogProbabilities = Wrap(scores.TopLogProbabilities(first, count));
             }
 
-            yield return (first, message);
+            yield return (first, count, message);
         }
     }
 

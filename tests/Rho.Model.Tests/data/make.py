@@ -3,8 +3,8 @@
 
 Written from the models' published descriptions, without any of Rho's code. Run with Debian's python3-torch:
   /usr/bin/python3 make.py
-Writes one folder a model: config.json, model.safetensors, expected.safetensors (tokens, documents, logits, losses, and the gradient of the
-weighted loss sum for every parameter).
+Writes one folder a model: config.json, model.safetensors, expected.safetensors (tokens, documents, losses, entropies and the five most
+likely tokens of the distributions that they are taken from, and the gradient of the weighted loss sum for every parameter).
 """
 import json, math, os, struct
 import torch
@@ -166,6 +166,12 @@ def make(name, kind, seed):
         if mask is not None:
             valid = (mask[:, 1:] == mask[:, :-1]) & (mask[:, 1:] >= 0)
         expected["loss" + suffix] = torch.cat([torch.full((3, 1), math.nan), losses.detach().masked_fill(~valid, math.nan)], 1)
+        log_p = logits[:, :-1].detach().log_softmax(-1)
+        entropy = -(log_p.exp() * log_p).sum(-1)
+        expected["entropy" + suffix] = torch.cat([torch.full((3, 1), math.nan), entropy.masked_fill(~valid, math.nan)], 1)
+        top, ids = log_p.topk(5, -1)
+        expected["top_ids" + suffix] = torch.cat([torch.zeros(3, 1, 5, dtype=torch.int64), ids.masked_fill(~valid[..., None], 0)], 1)
+        expected["top_log_probabilities" + suffix] = torch.cat([torch.full((3, 1, 5), math.nan), top.masked_fill(~valid[..., None], math.nan)], 1)
         gradients = torch.autograd.grad((losses * share[:, 1:] * valid).sum(), list(p.values()))
         for a, b in zip(p, gradients):
             expected["gradient%s.%s" % (suffix, a)] = b

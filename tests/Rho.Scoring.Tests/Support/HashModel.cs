@@ -32,6 +32,9 @@ internal sealed class HashModel : IDistributionModel
     /// <summary>Added to every loss: another model under the same fingerprint.</summary>
     public float Shift { get; init; }
 
+    /// <summary>After this many batches the next ones wait until their work is cancelled.</summary>
+    public int HoldAfter { get; init; } = int.MaxValue;
+
     /// <summary>Called with each batch's tokens before it is scored.</summary>
     public Action<int[]>? OnBatch { get; set; }
 
@@ -49,6 +52,12 @@ internal sealed class HashModel : IDistributionModel
         var start = Stopwatch.GetTimestamp();
         ObjectDisposedException.ThrowIf(IsDisposed, this);
         OnBatch?.Invoke(tokens.ToArray());
+        if (Batches >= HoldAfter)
+        {
+            cancellation.WaitHandle.WaitOne();
+            cancellation.ThrowIfCancellationRequested();
+        }
+
         for (var i = 0; i < sequences; i++)
         {
             for (var t = 0; t < length; t++)

@@ -1,0 +1,111 @@
+using System.Runtime.Intrinsics;
+using static TorchSharp.torch;
+
+namespace Rho.Model.Cpu;
+
+/// <summary>What logits' rows say of their distributions besides the loss, in float32 whatever the logits' type.</summary>
+internal static unsafe class Distribution
+{
+    /// <summary>-sum_v p_v ln p_v of each row.</summary>
+    /// <param name="logits">[rows, vocab]</param>
+    /// <param name="logSums">log-sum-exp of each row. [rows]</param>
+    /// <param name="entropies">nats. [rows]</param>
+    internal static void Entropies(Tensor logits, ReadOnlySpan<float> logSums, Span<float> entropies)
+    {
+        if (logits.dtype == ScalarType.Float32) Entropies<Float32>(logits, logSums, entropies);
+        else Entropies<BFloat16>(logits, logSums, entropies);
+    }
+
+    /// <summary>The k most likely tokens of each row, the likeliest first, of equal ones the lower id.</summary>
+    /// <param name="logits">[rows, vocab]</param>
+    /// <param name="logSums">log-sum-exp of each row. [rows]</param>
+    /// <param name="ids">[rows, k]</param>
+    /// <param name="logProbabilities">ln p. [rows, k]</param>
+    internal static void Top(Tensor logits, ReadOnlySpan<float> logSums, int k, Span<int> ids, Span<float> logProbabilities)
+    {
+        if (logits.dtype == ScalarType.Float32) Top<Float32>(logits, logSums, k, ids, logProbabilities);
+        else Top<BFloat16>(logits, logSums, k, ids, logProbabilities);
+    }
+
+    private static void Entropies<T>(Tensor logits, ReadOnlySpan<float> logSums, Span<float> entropies) where T : struct, IElement
+    {
+        var vocabulary = logits.size(1);
+        var p = (nint)Work.Pointer(logits);
+        fixed (float* logSum = logSums, entropy = entropies)
+        {
+            var (s, e) = ((nint)logSum, (nint)entropy);
+            Work.Over(logits.size(0), (first, end) =>
+            {
+                for (var row = first; row < end; row++) ((float*)e)[row] = Entropy<T>((void*)p, row * vocabulary, vocabulary, ((float*)s)[row]);
+            });
+        }
+    }
+
+    private static float Entropy<T>(void* p, long start, long count, float logSum) where T : struct, IElement
+    {
+        var whole = count & ~15L;
+        // p underflows to 0 long before ln p does, and p ln p goes to 0 with it; an impossible token (ln p = -inf) counts 0.
+        var (offset, least, sum) = (Vector512.Create(logSum), Vector512.Create(-200f), Vector512<float>.Zero);
+        for (long i = 0; i < whole; i += 16)
+        {
+            var logP = Vector512.Max(T.Load(p, start + i) - offset, least);
+            sum += Vector512.Exp(logP) * logP;
+        }
+
+        double total = Vector512.Sum(sum);
+        for (var i = whole; i < count; i++)
+        {
+            var logP = Math.Max(T.Get(p, start + i) - logSum, -200f);
+            total += Math.Exp(logP) * logP;
+        }
+
+        return (float)Math.Max(0, -total);
+    }
+
+    private static void Top<T>(Tensor logits, ReadOnlySpan<float> logSums, int k, Span<int> ids, Span<float> logProbabilities) where T : struct, IElement
+    {
+        var vocabulary = logits.size(1);
+        var p = (nint)Work.Pointer(logits);
+        fixed (float* logSum = logSums, logProbability = logProbabilities)
+        fixed (int* id = ids)
+        {
+            var (s, i, l) = ((nint)logSum, (nint)id, (nint)logProbability);
+            Work.Over(logits.size(0), (first, end) =>
+            {
+                for (var row = first; row < end; row++)
+                {
+                    var values = new Span<float>((float*)l + (row * k), k);
+                    Top<T>((void*)p, row * vocabulary, vocabulary, new Span<int>((int*)i + (row * k), k), values);
+                    foreach (ref var value in values) value -= ((float*)s)[row];
+                }
+            });
+        }
+    }
+
+    /// <summary>Keeps the k largest in order while it goes through a row; what is not above the least of them is passed 16 at a time.</summary>
+    private static void Top<T>(void* p, long start, long count, Span<int> ids, Span<float> values) where T : struct, IElement
+    {
+        values.Fill(float.NegativeInfinity);
+        ids.Clear();
+        var kept = 0;
+        var whole = count & ~15L;
+        for (long i = 0; i < count;)
+        {
+            if (i < whole && kept == values.Length && !Vector512.GreaterThanAny(T.Load(p, start + i), Vector512.Create(values[^1])))
+            {
+                i += 16;
+                continue;
+            }
+
+            for (var end = Math.Min(count, i + 16); i < end; i++)
+            {
+                var value = T.Get(p, start + i);
+                if (kept == values.Length && !(value > values[^1])) continue;
+                if (kept < values.Length) kept++;
+                var place = kept - 1;
+                for (; place > 0 && value > values[place - 1]; place--) (values[place], ids[place]) = (values[place - 1], ids[place - 1]);
+                (values[place], ids[place]) = (value, (int)i);
+            }
+        }
+    }
+}
