@@ -50,7 +50,9 @@ internal static class ScorerErrors
                 var reason = Innermost(exception) is System.Net.Sockets.SocketException socket
                     ? $"cannot be reached: {socket.Message}"
                     : $"{exception.StatusCode}: {detail}";
-                return new ReplicaFailedException(address, reason, RetryAfter(exception), exception.StatusCode is StatusCode.Internal or StatusCode.Unknown, exception);
+                // A connection that ends under a call is INTERNAL too, by the client's own account.
+                var isInternal = exception.StatusCode is StatusCode.Internal or StatusCode.Unknown && exception.Status.DebugException is not (IOException or HttpRequestException);
+                return new ReplicaFailedException(address, reason, RetryAfter(exception), isInternal, exception);
         }
     }
 

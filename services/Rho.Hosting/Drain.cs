@@ -5,17 +5,24 @@ namespace Rho.Hosting;
 
 /// <summary>
 /// The orderly end, on SIGTERM or when the application stops: (1) readiness goes, so that balancers look elsewhere; (2) after the
-/// drain delay long streams are asked to end; (3) the server takes no more connections and running calls finish, within the host's
-/// shutdown timeout; (4) what the service hosts stops.
+/// drain delay long streams are asked to end; (3) running calls finish, within the host's shutdown timeout; (4) the server closes its
+/// connections; (5) what the service hosts stops.
 /// </summary>
-internal sealed partial class Drain(ServiceHealth health, RhoHostOptions options, TimeProvider time, ILogger<Drain> logger) : IHostedLifecycleService
+internal sealed partial class Drain(ServiceHealth health, RunningCalls calls, RhoHostOptions options, TimeProvider time, ILogger<Drain> logger) : IHostedLifecycleService
 {
+    /// <summary>Between the end of the last call and that of its connection: a server that closes at once may lose the call's status on its way out.</summary>
+    private static readonly TimeSpan Linger = TimeSpan.FromMilliseconds(100);
+
     public async Task StoppingAsync(CancellationToken cancellationToken)
     {
         Stopping(options.Service, options.DrainTimeout.TotalSeconds);
         health.Stop();
         await Task.Delay(options.DrainDelay, time, cancellationToken).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         health.EndStreams();
+        var ended = calls.Ended();
+        if (ended.IsCompleted) return;
+        await ended.WaitAsync(cancellationToken).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        await Task.Delay(Linger, cancellationToken).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
     }
 
     public Task StoppedAsync(CancellationToken cancellationToken)

@@ -61,6 +61,7 @@ public static partial class RhoHost
         services.TryAddSingleton(TimeProvider.System);
         services.AddSingleton(provider => new ServiceHealth(provider.GetRequiredService<TimeProvider>(), options.StallTimeout));
         services.AddSingleton<MappedServices>();
+        services.AddSingleton<RunningCalls>();
         services.AddSingleton<ReflectionAnswers>();
         services.AddMetrics();
         services.AddSingleton<PrometheusMetrics>();
@@ -86,6 +87,12 @@ public static partial class RhoHost
         var health = app.Services.GetRequiredService<ServiceHealth>();
         var metrics = app.Services.GetRequiredService<PrometheusMetrics>();
         MeasureHealth(app.Services.GetRequiredService<IMeterFactory>(), health);
+        var calls = app.Services.GetRequiredService<RunningCalls>();
+        app.Use((context, next) =>
+        {
+            calls.Add(context.Response);
+            return next(context);
+        });
         app.UseMiddleware<HttpErrors>();
         app.UseMiddleware<Access>();
         app.MapGrpcService<HealthService>();

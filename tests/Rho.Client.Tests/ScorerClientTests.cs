@@ -65,7 +65,9 @@ public sealed class ScorerClientTests : IAsyncLifetime
         using var shard = TestData.Shard(_folder["shard"], 40_000 / length, length, withDocuments: true);
         var client = Client(new ScorerClientOptions
         {
-            Addresses = [Address(await StartAsync(new HashModel(), new ScoringOptions { CacheDirectory = _folder["cache"] }))], Entropy = true, TopK = 5,
+            Addresses = [Address(await StartAsync(new HashModel(), new ScoringOptions { CacheDirectory = _folder["cache"] }))],
+            Entropy = true,
+            TopK = 5,
         });
         var tokens = new int[shard.Sequences * length];
         shard.Read(0, tokens);
