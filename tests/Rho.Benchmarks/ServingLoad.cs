@@ -1,3 +1,4 @@
+using System.CommandLine;
 using System.Diagnostics;
 using System.Globalization;
 using System.Net;
@@ -18,7 +19,18 @@ internal static class ServingLoad
 {
     private const int NewTokens = 64;
 
-    internal static async Task<int> RunAsync(Sizes sizes, string dtype, int seconds)
+    internal static Command Command()
+    {
+        var sizes = Sizes.One();
+        var dtype = new Option<string>("--dtype") { Description = "Element type of the products", DefaultValueFactory = _ => "bfloat16" };
+        dtype.AcceptOnlyFromAmong("float32", "bfloat16");
+        var seconds = new Option<int>("--seconds") { Description = "How long each number of clients is kept up", HelpName = "N", DefaultValueFactory = _ => 10 };
+        var command = new Command("serving", "Latency and throughput of the inference endpoint as load grows") { sizes, dtype, seconds };
+        command.SetAction((result, _) => RunAsync(Sizes.All[result.GetValue(sizes)!], result.GetValue(dtype)!, result.GetValue(seconds)));
+        return command;
+    }
+
+    private static async Task<int> RunAsync(Sizes sizes, string dtype, int seconds)
     {
         var folder = Directory.CreateTempSubdirectory("rho-load-").FullName;
         try

@@ -1,13 +1,31 @@
+using System.CommandLine;
+
 namespace Rho.Benchmarks;
 
 /// <summary>One model and batch size to measure; the names are the peer's options.</summary>
-internal sealed record Sizes(string Name, int Hidden, int Layers, int Heads, int KeyValueHeads, int Vocabulary, int Length, int Batch)
+internal sealed record Sizes(string Key, string Name, int Hidden, int Layers, int Heads, int KeyValueHeads, int Vocabulary, int Length, int Batch)
 {
-    internal static readonly Sizes Default = new("default", 256, 4, 8, 4, 4096, 256, 8);
-    internal static readonly Sizes Large = new("512x8, vocab 32,000", 512, 8, 8, 4, 32_000, 512, 4);
-    internal static readonly Sizes Wide = new("256x4, vocab 128,000", 256, 4, 8, 4, 128_000, 512, 2);
+    internal static IReadOnlyDictionary<string, Sizes> All { get; } = new[]
+    {
+        new Sizes("default", "default", 256, 4, 8, 4, 4096, 256, 8),
+        new Sizes("512x8", "512x8, vocab 32,000", 512, 8, 8, 4, 32_000, 512, 4),
+        new Sizes("256x4", "256x4, vocab 128,000", 256, 4, 8, 4, 128_000, 512, 2),
+    }.ToDictionary(sizes => sizes.Key, StringComparer.Ordinal);
 
-    internal static IReadOnlyList<Sizes> All => [Default, Large, Wide];
+    private const string Description = "hidden x layers; default: 256 x 4, vocabulary 4,096";
+
+    internal static Option<string[]> Several() => new Option<string[]>("--sizes")
+    {
+        Description = Description,
+        AllowMultipleArgumentsPerToken = true,
+        DefaultValueFactory = _ => [.. All.Keys],
+    }.With(option => option.AcceptOnlyFromAmong([.. All.Keys]));
+
+    internal static Option<string> One() => new Option<string>("--sizes")
+    {
+        Description = Description,
+        DefaultValueFactory = _ => "default",
+    }.With(option => option.AcceptOnlyFromAmong([.. All.Keys]));
 
     internal int Intermediate => (int)Math.Ceiling(Hidden * 8 / 3.0 / 32) * 32;
 

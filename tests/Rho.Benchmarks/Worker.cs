@@ -1,3 +1,4 @@
+using System.CommandLine;
 using System.Diagnostics;
 using System.Globalization;
 using Rho.Model;
@@ -10,7 +11,19 @@ namespace Rho.Benchmarks;
 /// <summary>Measures one mode of this implementation in a process of its own, as the peer does, and prints the same line.</summary>
 internal static class Worker
 {
-    internal static int Run(Sizes sizes, string dtype, string mode, int steps)
+    internal static Command Command()
+    {
+        var sizes = Sizes.One();
+        var dtype = new Option<string>("--dtype") { DefaultValueFactory = _ => "float32" };
+        var mode = new Option<string>("--mode") { DefaultValueFactory = _ => "score" };
+        var steps = new Option<int>("--steps") { DefaultValueFactory = _ => 7 };
+        var command = new Command("worker", "One figure, measured in this process") { sizes, dtype, mode, steps };
+        command.Hidden = true;
+        command.SetAction(result => Run(Sizes.All[result.GetValue(sizes)!], result.GetValue(dtype)!, result.GetValue(mode)!, result.GetValue(steps)));
+        return command;
+    }
+
+    private static int Run(Sizes sizes, string dtype, string mode, int steps)
     {
         set_num_threads(Environment.ProcessorCount);
         var config = new ModelConfig
