@@ -21,6 +21,7 @@ internal static class CommandLine
         {
             QuickstartCommand.Create(),
             TokenizerCommand.Create(),
+            TokenizeCommand.Create(),
             CorpusCommand.Create(),
             TrainCommand.Create(),
             TrainerCommand.Create(),
@@ -40,7 +41,7 @@ internal static class CommandLine
     {
         var root = Create();
         var result = root.Parse(args.Length == 0 ? ["--help"] : args);
-        if (result.Errors.Count > 0 && result.Action is ParseErrorAction or null)
+        if ((result.Errors.Count > 0 && result.Action is ParseErrorAction or null) || UsageProblem.OptionTakenForFile(result) is not null)
         {
             await Console.Error.WriteLineAsync(UsageProblem.Describe(result));
             return WrongUsage;
@@ -107,9 +108,8 @@ internal static class UsageProblem
     {
         var command = result.CommandResult.Command;
         var help = $"see {Path(result.CommandResult)} --help";
-        if (result.UnmatchedTokens.Count > 0)
+        if ((result.UnmatchedTokens.Count > 0 ? result.UnmatchedTokens[0] : OptionTakenForFile(result)) is { } token)
         {
-            var token = result.UnmatchedTokens[0];
             var isOption = token.StartsWith('-');
             var known = isOption
                 ? Visible(result.CommandResult).SelectMany(option => option.Aliases.Prepend(option.Name)).Where(name => name.StartsWith("--", StringComparison.Ordinal))
@@ -121,8 +121,18 @@ internal static class UsageProblem
 
         if (command.Subcommands.Count > 0 && command.Action is null)
             return $"rho: {Path(result.CommandResult)} needs one of: {string.Join(", ", command.Subcommands.Select(subcommand => subcommand.Name))} ({help})";
-        return $"rho: {result.Errors[0].Message.TrimEnd('.')} ({help})";
+        var message = result.Errors[0].Message.TrimEnd('.');
+        foreach (var (type, meaning) in TypeNames) message = message.Replace($" as expected type 'System.{type}'", $": {meaning} is expected", StringComparison.Ordinal);
+        return $"rho: {message} ({help})";
     }
+
+    private static readonly (string Type, string Meaning)[] TypeNames = [("Int32", "a whole number"), ("Int64", "a whole number"), ("Nullable`1[System.Int64]", "a whole number"), ("Nullable`1[System.Int32]", "a whole number"), ("Double", "a number"), ("Nullable`1[System.Double]", "a number")];
+
+    /// <summary>A mistyped option that a command which takes files would look for as a file; null where -- says that files follow.</summary>
+    public static string? OptionTakenForFile(ParseResult result) =>
+        result.Tokens.Any(token => token.Type == TokenType.DoubleDash)
+            ? null
+            : result.CommandResult.Children.OfType<ArgumentResult>().SelectMany(argument => argument.Tokens).FirstOrDefault(token => token.Value.Length > 1 && token.Value[0] == '-')?.Value;
 
     private static IEnumerable<Option> Visible(CommandResult command)
     {

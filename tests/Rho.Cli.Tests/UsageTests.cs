@@ -6,6 +6,14 @@ public class UsageTests
     [InlineData("doctr", "unknown command 'doctr'; did you mean 'doctor'?")]
     [InlineData("xyzzy", "unknown command 'xyzzy' (")]
     [InlineData("doctor --hepl", "unknown option '--hepl'; did you mean '--help'?")]
+    [InlineData("tokenize --tokenizer t --decod a.txt", "unknown option '--decod'; did you mean '--decode'?")]
+    [InlineData("corpus build --tokenizer t --length 8 --out c --shufle 1 a.txt", "unknown option '--shufle'; did you mean '--shuffle'?")]
+    [InlineData("corpus build --tokenizer t --length 8 --out c", "name what to read: files, or --mixture")]
+    [InlineData("corpus build --tokenizer t --length 8 --out c --mixture m.json --field x", "--field goes with files")]
+    [InlineData("corpus build --tokenizer t --length x --out c a.txt", "option '--length': a whole number is expected (")]
+    [InlineData("corpus build --tokenizer t --length 8 --shuffle x --out c a.txt", "a whole number is expected (")]
+    [InlineData("tokenize --tokenizer t --ids --count", "--ids and --count exclude each other")]
+    [InlineData("tokenize --tokenizer t --decode --chat", "--decode goes without --chat")]
     public void Describe_Typo_NamesTheNearest(string line, string expected)
     {
         var message = UsageProblem.Describe(CommandLine.Create().Parse(line));

@@ -22,17 +22,21 @@ internal static class CorpusCommand
         var whole = new Option<bool>("--whole-documents") { Description = "Keep each document inside one sequence, with padding" };
         var duplicates = new Option<bool>("--keep-duplicates") { Description = "Keep documents that occurred before" };
         var shard = new Option<int>("--shard-tokens") { Description = "Tokens of a shard file, at most", HelpName = "N", DefaultValueFactory = _ => 4 << 20 };
+        var threads = new Option<int>("--threads") { Description = "Threads that tokenize; 0 takes one per core. The corpus does not depend on it", HelpName = "N" };
         var sources = new SourceOptions();
         var command = new ExampleCommand(
-            "build", "Build a corpus of token shards from text files.",
+            "build", "Build a corpus of token shards from text files. Stopped, it goes on when started again.",
             "rho corpus build --tokenizer tokenizer --length 2048 --out corpus --shuffle 1 crawl/",
-            "rho corpus build --tokenizer tokenizer --length 512 --out math --template '{question}\\n{answer}' gsm8k.jsonl") { tokenizer, length, output, heldOut, shuffle, apart, whole, duplicates, shard };
-        sources.AddTo(command);
+            "rho corpus build --tokenizer tokenizer --length 512 --out math --template '{question}\\n{answer}' gsm8k.jsonl",
+            "rho corpus build --tokenizer tokenizer --length 2048 --out chats --messages messages --whole-documents --separate-documents chats.jsonl.zst",
+            "rho corpus build --tokenizer tokenizer --length 2048 --out mixed --mixture mixture.json --held-out 0.01",
+            "echo '[{\"paths\": [\"owm/\"], \"weight\": 6}, {\"paths\": [\"web/\"], \"weight\": 3}, {\"paths\": [\"code/\"], \"weight\": 1, \"epochs\": 2}]' > mixture.json") { tokenizer, length, output, heldOut, shuffle, apart, whole, duplicates, shard, threads };
+        sources.AddTo(command, corpus: true);
         command.SetAction(async (result, cancellation) =>
         {
             var options = new CorpusOptions
             {
-                Sources = [sources.Read(result)],
+                Sources = sources.Read(result),
                 Directory = result.GetValue(output)!,
                 SequenceLength = result.GetValue(length),
                 HeldOutShare = result.GetValue(heldOut),
@@ -41,6 +45,7 @@ internal static class CorpusCommand
                 DocumentsCrossSequences = !result.GetValue(whole),
                 RemoveDuplicates = !result.GetValue(duplicates),
                 ShardTokens = result.GetValue(shard),
+                Workers = result.GetValue(threads),
                 MaxBadRecords = result.GetValue(sources.MaxBad),
             };
             var loaded = Tokenizer.Load(result.GetValue(tokenizer)!);

@@ -27,7 +27,7 @@ internal static class TokenizerCommand
             var directory = result.GetValue(output)!;
             using var progress = new ProgressLine("tokenizer", "bytes");
             var reading = new InlineProgress<(long Done, long Total)>(state => progress.Report(state.Done, state.Total, "reading"));
-            var texts = DocumentTexts.Read([sources.Read(result)], result.GetValue(sources.MaxBad), reading, cancellation);
+            var texts = DocumentTexts.Read(sources.Read(result), result.GetValue(sources.MaxBad), reading, cancellation);
             var merging = new InlineProgress<BpeTrainerProgress>(state =>
             {
                 if (state.Merges > 0) progress.Report(state.Merges, state.MergesWanted, $"merging: {state.Merges} of {state.MergesWanted}");
