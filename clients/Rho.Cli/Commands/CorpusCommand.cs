@@ -50,7 +50,18 @@ internal static class CorpusCommand
             };
             var loaded = Tokenizer.Load(result.GetValue(tokenizer)!);
             using var progress = new CorpusProgressLine("corpus");
-            var corpus = await CorpusBuilder.BuildAsync(options, loaded, progress, cancellation);
+            Corpus corpus;
+            try
+            {
+                corpus = await CorpusBuilder.BuildAsync(options, loaded, progress, cancellation);
+            }
+            catch (OperationCanceledException)
+            {
+                progress.Dispose();
+                await Console.Error.WriteLineAsync("stopped; the same command goes on from here");
+                throw;
+            }
+
             progress.Complete(corpus);
             foreach (var bad in corpus.Description.Report?.BadRecords ?? []) await Console.Error.WriteLineAsync($"skipped {bad.File} line {bad.Line}: {bad.Reason}");
             return 0;
