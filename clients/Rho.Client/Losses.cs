@@ -52,7 +52,17 @@ public sealed record EncodedLossBlock(long FirstSequence, int Sequences, ReadOnl
 public sealed record SequenceTokens(ulong Id, int[] Tokens, int[]? Documents = null);
 
 /// <param name="Losses">[length] nats; NaN where there is no loss.</param>
-public sealed record SequenceLosses(ulong Id, float[] Losses);
+public sealed record SequenceLosses(ulong Id, float[] Losses)
+{
+    /// <summary>[length] as <see cref="LossBlock.Entropies"/>.</summary>
+    public float[] Entropies { get; init; } = [];
+
+    /// <summary>[length * TopK] as <see cref="LossBlock.TopIds"/>.</summary>
+    public int[] TopIds { get; init; } = [];
+
+    /// <summary>[length * TopK] as <see cref="LossBlock.TopLogProbabilities"/>.</summary>
+    public float[] TopLogProbabilities { get; init; } = [];
+}
 
 /// <summary>A scorer's limits and load at a moment.</summary>
 public sealed record ScorerInfo(

@@ -5,6 +5,7 @@ using Google.Protobuf;
 using Grpc.Core;
 using Rho.Data;
 using Rho.Protocol.Scoring.V1;
+using LossEncoding = Rho.Data.LossEncoding;
 
 namespace Rho.Client;
 
@@ -19,7 +20,7 @@ internal sealed class SequenceExchange(
 
     private readonly CancellationTokenSource _stop = new();
     private readonly ConcurrentDictionary<ulong, SequenceTokens> _unanswered = new();
-    private readonly Dictionary<ulong, (float[] Losses, int Filled)> _partial = [];
+    private readonly Dictionary<ulong, Arriving> _partial = [];
     private IAsyncEnumerator<SequenceTokens>? _source;
     private Task<bool>? _moving;
     private volatile bool _sourceEnded;
@@ -145,23 +146,40 @@ internal sealed class SequenceExchange(
     {
         if (!_unanswered.TryGetValue(response.Id, out var sequence))
             throw new ReplicaFailedException(replica.Address, $"answered sequence {response.Id}, which was not asked for", retryAfter: null, isInternal: true, new InvalidDataException());
-        var bytes = response.Scores.Losses.Span;
-        var count = bytes.Length / LossCodec.BytesPerLoss(options.Encoding);
-        var (losses, filled) = _partial.TryGetValue(response.Id, out var partial) ? partial : (new float[sequence.Tokens.Length], 0);
-        if (response.FirstToken != filled || count > losses.Length - filled)
-            throw new ReplicaFailedException(replica.Address, $"sent losses of token {response.FirstToken} of sequence {response.Id} where {filled} was next", retryAfter: null, isInternal: true, new InvalidDataException());
-        LossCodec.Decode(bytes, options.Encoding, losses.AsSpan(filled, count));
-        filled += count;
-        if (filled < losses.Length)
-        {
-            _partial[response.Id] = (losses, filled);
-            return null;
-        }
-
+        if (!_partial.TryGetValue(response.Id, out var arriving)) _partial.Add(response.Id, arriving = new Arriving(response.Id, sequence.Tokens.Length, options));
+        if (!arriving.Take(response.FirstToken, response.Scores))
+            throw new ReplicaFailedException(replica.Address, $"sent scores of token {response.FirstToken} of sequence {response.Id} where {arriving.Filled} was next", retryAfter: null, isInternal: true, new InvalidDataException());
+        if (arriving.Filled < sequence.Tokens.Length) return null;
         _partial.Remove(response.Id);
         _unanswered.TryRemove(response.Id, out _);
-        Interlocked.Add(ref _openTokens, -losses.Length);
+        Interlocked.Add(ref _openTokens, -sequence.Tokens.Length);
         Interlocked.Exchange(ref _room, new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously)).TrySetResult();
-        return new SequenceLosses(response.Id, losses);
+        return arriving.Result;
+    }
+
+    /// <summary>A sequence's scores, in one message or several.</summary>
+    private sealed class Arriving(ulong id, int length, ScorerClientOptions options)
+    {
+        public int Filled { get; private set; }
+
+        public SequenceLosses Result { get; } = new(id, new float[length])
+        {
+            Entropies = options.Entropy ? new float[length] : [],
+            TopIds = new int[length * options.TopK],
+            TopLogProbabilities = new float[length * options.TopK],
+        };
+
+        /// <summary>False where the scores are not those of the next tokens.</summary>
+        public bool Take(int first, Scores scores)
+        {
+            if (scores.Tokens(options) is not { } count || count == 0 || first != Filled || count > length - Filled) return false;
+            LossCodec.Decode(scores.Losses.Span, options.Encoding, Result.Losses.AsSpan(first, count));
+            if (options.Entropy) LossCodec.Decode(scores.Entropies.Span, LossEncoding.F16, Result.Entropies.AsSpan(first, count));
+            var top = first * options.TopK;
+            MemoryMarshal.Cast<byte, int>(scores.TopIds.Span).CopyTo(Result.TopIds.AsSpan(top));
+            LossCodec.Decode(scores.TopLogProbabilities.Span, LossEncoding.F16, Result.TopLogProbabilities.AsSpan(top, count * options.TopK));
+            Filled += count;
+            return true;
+        }
     }
 }

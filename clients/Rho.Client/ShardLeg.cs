@@ -132,20 +132,7 @@ internal sealed class ShardLeg(
         await call.RequestStream.CompleteAsync().ConfigureAwait(false);
     }
 
-    /// <summary>Tokens that scores are of; their columns have to agree.</summary>
-    private int Tokens(Scores scores)
-    {
-        var tokens = scores.Losses.Length / LossCodec.BytesPerLoss(options.Encoding);
-        if (scores.Losses.Length != tokens * LossCodec.BytesPerLoss(options.Encoding)
-            || scores.Entropies.Length != (options.Entropy ? tokens * sizeof(ushort) : 0)
-            || scores.TopIds.Length != tokens * options.TopK * sizeof(uint)
-            || scores.TopLogProbabilities.Length != tokens * options.TopK * sizeof(ushort))
-        {
-            throw Broken("sent scores whose parts are not of the same number of tokens");
-        }
-
-        return tokens;
-    }
+    private int Tokens(Scores scores) => scores.Tokens(options) ?? throw Broken("sent scores whose parts are not of the same number of tokens");
 
     private static WireBlock Join(WireBlock first, WireBlock second)
     {

@@ -354,6 +354,27 @@ public sealed class ScorerClientTests : IAsyncLifetime
     }
 
     [Fact]
+    public async Task Score_WithEntropyAndTopK_GivesThemForEachToken()
+    {
+        var sequences = new[] { 3, 700, 10_000 }.Select((length, i) => new SequenceTokens((ulong)i, [.. Enumerable.Range(0, length).Select(t => (t * 31 + i) % 1000)])).ToList();
+        var client = Client(new ScorerClientOptions { Addresses = [Address(await StartAsync(new HashModel()))], Encoding = LossEncoding.F32, Entropy = true, TopK = 5 });
+        var answered = 0;
+        await foreach (var answer in client.ScoreAsync(sequences.ToAsyncEnumerable()))
+        {
+            answered++;
+            var tokens = sequences[(int)answer.Id].Tokens;
+            var (losses, entropies, ids, logProbabilities) = (new float[tokens.Length], new float[tokens.Length], new int[tokens.Length * 5], new float[tokens.Length * 5]);
+            new HashModel().Score(tokens, 1, tokens.Length, [], losses, entropies, 5, ids, logProbabilities, CancellationToken.None);
+            Assert.Equal(losses, answer.Losses);
+            Assert.Equal(TestData.Rounded(entropies), answer.Entropies);
+            Assert.Equal(ids, answer.TopIds);
+            Assert.Equal(TestData.Rounded(logProbabilities), answer.TopLogProbabilities);
+        }
+
+        Assert.Equal(3, answered);
+    }
+
+    [Fact]
     public async Task Score_SourceFails_ThatIsWhatTheCallerSees()
     {
         var client = Client(Address(await StartAsync(new HashModel())));

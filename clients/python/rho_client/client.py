@@ -42,22 +42,34 @@ class Reference:
     context_length: int
     description: str
     encodings: Tuple[str, ...]
+    max_top_k: int  # 0: neither top-k nor entropies are offered
 
 
 @dataclass(frozen=True)
 class LossBlock:
-    """Losses of consecutive sequences: float32 [sequences, length] in nats, NaN where there is none."""
+    """Losses of consecutive sequences: float32 [sequences, length] in nats, NaN where there is none.
+
+    Where the client asks for them, also of the distribution that each loss is taken from: `entropies`, float32 [sequences, length]
+    nats; `top_ids`, int32 [sequences, length, k], the likeliest first; `top_log_probabilities`, float32 of the same shape. None
+    where not asked for.
+    """
 
     first_sequence: int
     losses: np.ndarray
+    entropies: Optional[np.ndarray] = None
+    top_ids: Optional[np.ndarray] = None
+    top_log_probabilities: Optional[np.ndarray] = None
 
 
 @dataclass(frozen=True)
 class SequenceLosses:
-    """Losses of one sequence: float32 [length] in nats, NaN where there is none."""
+    """Losses of one sequence: float32 [length] in nats, NaN where there is none; the rest as in LossBlock, without its first axis."""
 
     id: int
     losses: np.ndarray
+    entropies: Optional[np.ndarray] = None
+    top_ids: Optional[np.ndarray] = None
+    top_log_probabilities: Optional[np.ndarray] = None
 
 
 @dataclass(frozen=True)
@@ -115,6 +127,8 @@ class ScorerClient:
     reference: fingerprint wanted; None: whatever the first scorer that answers serves by default.
     tokenizer_fingerprint: of the tokenizer that made the tokens; a scorer with another one is refused before any work.
     encoding: "f16", "f32" or "log8" on the wire and in the scorer's cache; what comes out is float32 in every case.
+    entropy: also fetch the entropy of the reference's distribution at each token.
+    top_k: also fetch this many most likely tokens with their log-probabilities, at each token.
     budget: seconds without progress, over all scorers and retries, after which `Unavailable` is raised.
     connect_timeout: seconds to reach the first scorer.
     stall_timeout: seconds of silence after which a scorer counts as dead; a scorer with nothing to send says so every 5 s.
@@ -130,6 +144,8 @@ class ScorerClient:
         reference: Optional[str] = None,
         tokenizer_fingerprint: Optional[str] = None,
         encoding: str = "f16",
+        entropy: bool = False,
+        top_k: int = 0,
         api_key: Optional[str] = None,
         tls: bool = False,
         root_certificates: Optional[bytes] = None,
@@ -149,7 +165,11 @@ class ScorerClient:
             raise RhoError(f"unknown loss encoding {encoding!r}; known are f16, f32, log8")
         if prefetch < 1:
             raise RhoError(f"prefetch must be at least 1, not {prefetch}")
+        if top_k < 0:
+            raise RhoError(f"top_k must be at least 0, not {top_k}")
         self._encoding = encoding
+        self._entropy = entropy
+        self._top_k = top_k
         self._wanted = reference or ""
         self._tokenizer = tokenizer_fingerprint or ""
         self._budget = budget
@@ -318,7 +338,7 @@ class ScorerClient:
                 names = {number: name for name, number in _ENCODINGS.items()}
                 self._reference = Reference(
                     answer.reference, answer.tokenizer_fingerprint, answer.vocabulary_size, answer.context_length, answer.description,
-                    tuple(names[encoding] for encoding in answer.encodings if encoding in names))
+                    tuple(names[encoding] for encoding in answer.encodings if encoding in names), answer.max_top_k)
                 self._probe = probe
         assert self._probe is not None
         if probe.shape != self._probe.shape or not np.allclose(probe, self._probe, rtol=0.02, atol=0.05, equal_nan=True):
@@ -382,7 +402,19 @@ class ScorerClient:
         return ", ".join(address for address, _ in self._addresses)
 
     def _format(self) -> wire.ScoreFormat:
-        return wire.ScoreFormat(encoding=_ENCODINGS[self._encoding])
+        return wire.ScoreFormat(encoding=_ENCODINGS[self._encoding], entropy=self._entropy, top_k=self._top_k)
+
+    def _decode(self, scores: wire.Scores, replica: _Replica) -> "Dict[str, np.ndarray]":
+        """What scores hold, by the names of LossBlock: arrays of n tokens each."""
+        columns = {"losses": decode_losses(scores.losses, self._encoding)}
+        if self._entropy:
+            columns["entropies"] = decode_losses(scores.entropies, "f16")
+        if self._top_k:
+            columns["top_ids"] = np.frombuffer(scores.top_ids, "<u4").astype(np.int32).reshape(-1, self._top_k)
+            columns["top_log_probabilities"] = decode_losses(scores.top_log_probabilities, "f16").reshape(-1, self._top_k)
+        if len({len(column) for column in columns.values()}) != 1 or not len(columns["losses"]):
+            raise _ReplicaFailed(replica.address, "sent scores whose parts are not of the same number of tokens", internal=True)
+        return columns
 
     # One shard
 
@@ -426,7 +458,7 @@ class ScorerClient:
 
         call = replica.stub.ScoreShard(requests(), metadata=self._metadata)
         next_token = first * length
-        partial = np.empty(0, np.float32)
+        begun: Dict[str, np.ndarray] = {}  # of a sequence whose scores come in several messages
         own = (end - first) * length
         replica.own_tokens += own
         try:
@@ -437,16 +469,18 @@ class ScorerClient:
                 elif kind == "block":
                     if response.block.first_token != next_token:
                         raise _ReplicaFailed(replica.address, f"sent losses of token {response.block.first_token} where {next_token} was next", internal=True)
-                    losses = decode_losses(response.block.scores.losses, self._encoding)
-                    next_token += losses.size
-                    replica.own_tokens -= losses.size
-                    own -= losses.size
-                    if partial.size:
-                        losses = np.concatenate((partial, losses))
-                    whole = losses.size // length
-                    partial = losses[whole * length:]
+                    columns = self._decode(response.block.scores, replica)
+                    tokens = len(columns["losses"])
+                    next_token += tokens
+                    replica.own_tokens -= tokens
+                    own -= tokens
+                    begun = {name: np.concatenate((begun[name], column)) for name, column in columns.items()} if begun else columns
+                    have = len(begun["losses"])
+                    whole = have // length
                     if whole:
-                        yield LossBlock((next_token - losses.size) // length, losses[:whole * length].reshape(whole, length))
+                        block = {name: column[:whole * length].reshape(whole, length, *column.shape[1:]) for name, column in begun.items()}
+                        begun = {name: column[whole * length:] for name, column in begun.items()} if have % length else {}
+                        yield LossBlock((next_token - have) // length, **block)
                     if next_token == end * length:
                         return
             raise _ReplicaFailed(replica.address, "ended the stream before the last sequence", internal=True)
@@ -552,26 +586,27 @@ class _Exchange:
                 yield message(number, tokens, layout)
 
         call = replica.stub.Score(requests(), metadata=client._metadata)
-        partial: Dict[int, List[np.ndarray]] = {}
+        partial: Dict[int, List[Dict[str, np.ndarray]]] = {}
         try:
             for response in call:
                 if response.id not in self._unanswered:
                     raise _ReplicaFailed(replica.address, f"answered sequence {response.id}, which was not asked for", internal=True)
                 parts = partial.setdefault(response.id, [])
-                filled = sum(part.size for part in parts)
+                filled = sum(len(part["losses"]) for part in parts)
                 size = self._unanswered[response.id][0].size
-                losses = decode_losses(response.scores.losses, client._encoding)
-                if response.first_token != filled or filled + losses.size > size:
+                columns = client._decode(response.scores, replica)
+                count = len(columns["losses"])
+                if response.first_token != filled or filled + count > size:
                     raise _ReplicaFailed(replica.address, f"sent losses of token {response.first_token} of sequence {response.id} where {filled} was next", internal=True)
-                parts.append(losses)
-                if filled + losses.size < size:
+                parts.append(columns)
+                if filled + count < size:
                     continue
                 del partial[response.id]
                 with self._room:
                     del self._unanswered[response.id]
                     self._open_tokens -= size
                     self._room.notify_all()
-                yield SequenceLosses(response.id, parts[0] if len(parts) == 1 else np.concatenate(parts))
+                yield SequenceLosses(response.id, **{name: np.concatenate([part[name] for part in parts]) for name in columns})
         except grpc.RpcError:
             if failed.is_set() and self._source_failure is not None:
                 raise self._source_failure

@@ -2,13 +2,20 @@
 
 import numpy as np
 import torch
-from torch.nn.functional import cross_entropy, silu
+from torch.nn.functional import silu
 
 from tests.service import SIZES
 
 
 def losses_of(weights, tokens):
     """-ln p(token | earlier ones), float64 [sequences, length]; NaN at position 0."""
+    log_p = predictions_of(weights, tokens)
+    losses = -log_p.gather(-1, torch.tensor(np.asarray(tokens))[:, 1:, None])[..., 0]
+    return torch.cat((torch.full((len(tokens), 1), float("nan"), dtype=torch.float64), losses), 1).numpy()
+
+
+def predictions_of(weights, tokens):
+    """ln p of every token at every position but the first, given those before it; float64 [sequences, length - 1, vocabulary]."""
     w = {name: torch.tensor(value, dtype=torch.float64) for name, value in weights.items()}
     heads, groups, hidden = SIZES["num_attention_heads"], SIZES["num_key_value_heads"], SIZES["hidden_size"]
     size = hidden // heads
@@ -37,5 +44,4 @@ def losses_of(weights, tokens):
         y = norm(x, p + "post_attention_layernorm.weight")
         x = x + (silu(y @ w[p + "mlp.gate_proj.weight"].T) * (y @ w[p + "mlp.up_proj.weight"].T)) @ w[p + "mlp.down_proj.weight"].T
     logits = norm(x, "model.norm.weight") @ w["lm_head.weight"].T
-    losses = cross_entropy(logits[:, :-1].reshape(-1, logits.shape[-1]), ids[:, 1:].reshape(-1), reduction="none").view(batch, length - 1)
-    return torch.cat((torch.full((batch, 1), float("nan"), dtype=torch.float64), losses), 1).numpy()
+    return logits[:, :-1].log_softmax(-1)

@@ -59,6 +59,29 @@ class ScorerClientTest(unittest.TestCase):
         self.assertTrue(np.isnan(losses[:, 0]).all())
         np.testing.assert_allclose(losses[:, 1:], losses_of(self.weights, tokens)[:, 1:], rtol=1e-4, atol=1e-4)
 
+    def test_entropies_and_top_tokens_are_those_that_pytorch_computes(self):
+        try:
+            predictions_of = __import__("tests.llama", fromlist=["predictions_of"]).predictions_of
+        except ImportError:
+            self.skipTest("PyTorch is not installed")
+        tokens = tokens_of(30, 64, seed=4)
+        log_p = predictions_of(self.weights, tokens)
+        top, ids = log_p.topk(5, -1)
+        client = self.client(encoding="f32", entropy=True, top_k=5)
+        self.assertGreaterEqual(client.describe().max_top_k, 5)
+        blocks = list(client.score_shard(tokens))
+        answers = sorted(client.score(list(tokens)), key=lambda answer: answer.id)
+        for entropies, top_ids, log_probabilities in (
+                [np.concatenate([getattr(block, name) for block in blocks]) for name in ("entropies", "top_ids", "top_log_probabilities")],
+                [np.stack([getattr(answer, name) for answer in answers]) for name in ("entropies", "top_ids", "top_log_probabilities")]):
+            self.assertTrue(np.isnan(entropies[:, 0]).all() and np.isnan(log_probabilities[:, 0]).all() and not top_ids[:, 0].any())
+            np.testing.assert_allclose(entropies[:, 1:], -(log_p.exp() * log_p).sum(-1), rtol=2 ** -10, atol=1e-3)
+            np.testing.assert_allclose(log_probabilities[:, 1:], top, rtol=2 ** -10, atol=1e-3)
+            # Where PyTorch's float64 sees two tokens closer together than float32 does, either may come first.
+            clear = ((top[..., :-1] - top[..., 1:]) > 1e-4).all(-1).numpy()
+            self.assertGreater(clear.mean(), 0.9)
+            np.testing.assert_array_equal(top_ids[:, 1:][clear][:, :4], ids.numpy()[clear][:, :4])
+
     def test_documents_that_do_not_see_each_other_are_scored_apart(self):
         tokens = tokens_of(4, 60)
         documents = np.repeat([[0] * 20 + [1] * 25 + [2] * 10 + [-1] * 5], 4, 0)
@@ -137,7 +160,7 @@ class ScorerClientTest(unittest.TestCase):
         client = self.client()
         for _ in client.score_shard(tokens_of(6000, 64, seed=8)):
             break
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while client.info()[0].queued_tokens and time.monotonic() < deadline:
             time.sleep(0.1)
         self.assertEqual(client.info()[0].queued_tokens, 0)
