@@ -6,6 +6,7 @@ using Rho.Benchmarks;
 var root = new RootCommand("Measures Rho. Without a command: training, scoring and generation side by side with torch_llama.py, each figure from a process of its own.")
 {
     ServingLoad.Command(),
+    WeightFormats.Command(),
     Worker.Command(),
 };
 PeerComparison.AddTo(root);
