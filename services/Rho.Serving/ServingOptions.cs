@@ -82,6 +82,7 @@ public sealed record ServingOptions
         if (Engine.MaxSequences < 1) yield return $"{nameof(Engine)}.{nameof(Engine.MaxSequences)}: {Engine.MaxSequences} is not at least 1";
         if (Engine.MaxStepTokens < Engine.MaxSequences) yield return $"{nameof(Engine)}.{nameof(Engine.MaxStepTokens)}: {Engine.MaxStepTokens} is less than {nameof(Engine.MaxSequences)}, {Engine.MaxSequences}";
         if (Engine.MaxWaitingRequests < 1) yield return $"{nameof(Engine)}.{nameof(Engine.MaxWaitingRequests)}: {Engine.MaxWaitingRequests} is not at least 1";
+        if (Engine.MaxRequestsPerClient < 0) yield return $"{nameof(Engine)}.{nameof(Engine.MaxRequestsPerClient)}: {Engine.MaxRequestsPerClient} is negative; 0 is no limit";
         if (ReaderTimeout <= TimeSpan.Zero) yield return $"{nameof(ReaderTimeout)}: {ReaderTimeout} is not above 0";
     }
 }

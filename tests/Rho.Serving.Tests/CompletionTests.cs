@@ -112,6 +112,42 @@ public sealed class CompletionTests
         Assert.Contains("200000 bytes", (string)error["message"]!, StringComparison.Ordinal);
     }
 
+    [Theory]
+    [InlineData("/v1/embeddings", "POST")]
+    [InlineData("/v1/completions", "GET")]
+    [InlineData("/nothing", "GET")]
+    public async Task UnknownRoute_IsAnErrorObjectToo(string path, string method)
+    {
+        await using var server = await TestServer.StartAsync();
+        using var request = new HttpRequestMessage(new HttpMethod(method), path) { Content = method == "POST" ? new StringContent("{}") : null };
+        using var response = await server.Http.SendAsync(request);
+        Assert.InRange((int)response.StatusCode, 404, 405);
+        var error = JsonNode.Parse(await response.Content.ReadAsStringAsync())!["error"]!;
+        Assert.Equal("unknown_url", (string?)error["code"]);
+        Assert.Contains($"no {method} {path} here", (string)error["message"]!, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("/v1/completions", "CompletionRequest", """{"prompt": "a"}""")]
+    [InlineData("/v1/chat/completions", "ChatRequest", """{"messages": [{"role": "user", "content": "a"}]}""")]
+    public async Task EveryFieldOfTheDocument_IsRead(string path, string schema, string least)
+    {
+        await using var server = await TestServer.StartAsync();
+        var document = JsonNode.Parse(await server.Http.GetStringAsync(new Uri("/openapi.json", UriKind.Relative)))!;
+        var fields = document["components"]!["schemas"]![schema]!["properties"]!.AsObject().Select(property => property.Key).ToArray();
+        Assert.True(fields.Length > 20);
+        foreach (var field in fields)
+        {
+            // A value that is right for no field: its refusal says what is wrong with the value, not that there is no such field.
+            var body = JsonNode.Parse(least)!;
+            body[field] = new JsonArray(new JsonArray(true));
+            var (status, error, _) = await server.RefusedAsync(path, body.ToJsonString());
+            Assert.Equal(400, status);
+            Assert.StartsWith(field, (string)error["param"]!, StringComparison.Ordinal);
+            Assert.DoesNotContain("is not supported", (string)error["message"]!, StringComparison.Ordinal);
+        }
+    }
+
     [Fact]
     public async Task Completion_EchoWithLogProbabilities_ReadsAsEvaluationHarnessesDo()
     {

@@ -120,11 +120,26 @@ public sealed class EngineTests
         var tokens = Assert.Throws<OverloadedException>(() => engine.Submit(new GenerationRequest { Prompt = Prompt(1, 100) }));
         Assert.Contains("prompt tokens wait", tokens.Message, StringComparison.Ordinal);
         Assert.InRange(tokens.RetryAfter.TotalSeconds, 1, 60);
+        var choices = new GenerationRequest { Prompt = Prompt(1, 10), Sampling = new SamplingSettings { Choices = 8 } };
+        Assert.Contains("80 more", Assert.Throws<OverloadedException>(() => engine.Submit(choices)).Message, StringComparison.Ordinal);
         engine.Submit(Request(3, 0, newTokens: 2));
         Assert.Contains("2 requests wait", Assert.Throws<OverloadedException>(() => engine.Submit(Request(4, 0))).Message, StringComparison.Ordinal);
         running.Cancel();
         gate.Open();
         Assert.Equal(2, (await TokensAsync(waiting)).Length);
+    }
+
+    [Fact]
+    public async Task UnreadAnswer_HoldsItsSequence_AndNoOther()
+    {
+        await using var engine = Create(new EngineOptions { MaxUnreadChunks = 8 });
+        var request = Request(1, 0, newTokens: 200);
+        var unread = engine.Submit(request);
+        var expected = await TokensAsync(engine.Submit(request));
+        Assert.Equal(200, expected.Length);
+        Assert.InRange(unread.Usage.CompletionTokens, 1, 9);
+        Assert.Equal(1, engine.Unfinished);
+        Assert.Equal(expected, await TokensAsync(unread));
     }
 
     [Fact]

@@ -2,6 +2,7 @@ using System.CommandLine;
 using Rho.Model;
 using Rho.Model.Inference;
 using Rho.Serving;
+using Rho.Serving.Engine;
 
 namespace Rho.Cli.Commands;
 
@@ -20,6 +21,8 @@ internal static class ServeCommand
         var cache = new Option<int>("--cache-mib") { Description = "Memory for keys and values of each model", HelpName = "MIB", DefaultValueFactory = _ => 1024 };
         var threads = new Option<int>("--threads") { Description = "Threads that compute on the CPU; 0 takes one per processor", HelpName = "N" };
         var cors = new Option<string[]>("--cors") { Description = "Web origin that may call from a browser, or *", HelpName = "ORIGIN", DefaultValueFactory = _ => [] };
+        var perKey = new Option<int>("--max-per-key") { Description = "Requests of one API key (or address) under way at once; 0 is no limit", HelpName = "N" };
+        var waiting = new Option<int>("--max-waiting") { Description = "Requests that may wait; further ones are refused (429)", HelpName = "N", DefaultValueFactory = _ => new EngineOptions().MaxWaitingRequests };
         var changes = new Option<bool>("--allow-model-changes") { Description = "Serve LoadModel and UnloadModel" };
         var vllm = new Option<bool>("--vllm-metrics") { Description = "Also show metrics under vLLM's names" };
         var service = new ServiceOptions("rho-serving");
@@ -27,7 +30,7 @@ internal static class ServeCommand
             "serve", "Serve models over gRPC and an OpenAI-compatible HTTP interface.",
             "rho serve --model runs/slm/final --grpc 5002 --http 8002",
             "rho serve --model math=runs/slm/final --http 8002 --bind '*' --api-keys keys.txt",
-            "curl localhost:8002/v1/completions -d '{\"prompt\": \"2 + 2 =\", \"max_tokens\": 8}'") { model, watch, grpc, http, device, dtype, int8, cache, threads, cors, changes, vllm };
+            "curl localhost:8002/v1/completions -d '{\"prompt\": \"2 + 2 =\", \"max_tokens\": 8}'") { model, watch, grpc, http, device, dtype, int8, cache, threads, cors, perKey, waiting, changes, vllm };
         service.AddTo(command);
         command.Validators.Add(result =>
         {
@@ -45,6 +48,7 @@ internal static class ServeCommand
                 Weights = result.GetValue(int8) ? WeightFormat.Int8 : WeightFormat.Model,
                 CacheBytes = (long)result.GetValue(cache) << 20,
                 Threads = result.GetValue(threads),
+                Engine = new EngineOptions { MaxRequestsPerClient = result.GetValue(perKey), MaxWaitingRequests = result.GetValue(waiting) },
                 CorsOrigins = result.GetValue(cors)!,
                 AllowModelChanges = result.GetValue(changes),
                 VllmMetrics = result.GetValue(vllm),

@@ -16,6 +16,9 @@ public sealed record GenerationRequest
 
     /// <summary>Who asks: requests of one client share its turns, so that no client starves another.</summary>
     public string Client { get; init; } = "";
+
+    /// <summary>What it counts for in the queue: its prompt once per continuation.</summary>
+    internal long QueueTokens => (long)Prompt.Count * Sampling.Choices;
 }
 
 public enum FinishReason

@@ -100,9 +100,9 @@ public sealed partial class InferenceEngine : IAsyncDisposable
         lock (_gate)
         {
             if (_closing) throw new UnavailableException($"model {Name} is being taken out of service; try again");
-            CheckRoom_NeedsLock(request.Prompt.Count, request.Client);
+            CheckRoom_NeedsLock(request.QueueTokens, request.Client);
             _waitingRequests++;
-            _waitingTokens += request.Prompt.Count;
+            _waitingTokens += request.QueueTokens;
             _unfinished++;
             CollectionsMarshal.GetValueRefOrAddDefault(_requestsPerClient, request.Client, out _)++;
             _inbox.Enqueue(generation);
@@ -257,7 +257,7 @@ public sealed partial class InferenceEngine : IAsyncDisposable
     private void LeaveQueue_NeedsLock(Generation generation)
     {
         _waitingRequests--;
-        _waitingTokens -= generation.Request.Prompt.Count;
+        _waitingTokens -= generation.Request.QueueTokens;
     }
 
     /// <summary>Tokens of a step beside running continuations, so that it takes about the time that is wanted.</summary>

@@ -24,8 +24,9 @@ internal static class HttpFace
         app.Use(async (context, next) =>
         {
             if (HttpMethods.IsPost(context.Request.Method) || HttpMethods.IsGet(context.Request.Method)) context.Response.Headers[RequestId] = IdOf(context.Request);
-            if (Cors.Apply(context, options.CorsOrigins)) return;
-            if (!await StaticPages.TryWriteAsync(context)) await next(context);
+            if (Cors.Apply(context, options.CorsOrigins) || await StaticPages.TryWriteAsync(context)) return;
+            await next(context);
+            if (IsUnrouted(context)) await JsonBody.WriteAsync(context, json => OpenAiErrors.WriteUnrouted(json, context.Request));
         });
     }
 
@@ -43,6 +44,11 @@ internal static class HttpFace
         group.MapPost("/detokenize", (HttpContext context) => models.DetokenizeAsync(context));
         group.MapGet("/tokenizer_info", (HttpContext context) => models.TokenizerInfoAsync(context));
     }
+
+    /// <summary>Nothing answered: the path or its method is none of the server's. gRPC says so itself.</summary>
+    private static bool IsUnrouted(HttpContext context) =>
+        context.Response is { HasStarted: false, ContentType: null, StatusCode: StatusCodes.Status404NotFound or StatusCodes.Status405MethodNotAllowed }
+        && context.Request.ContentType?.StartsWith("application/grpc", StringComparison.OrdinalIgnoreCase) != true && !HttpMethods.IsHead(context.Request.Method);
 
     private static Func<HttpContext, Task> Working(Func<HttpContext, Task> endpoint, ServiceHealth health) => context =>
         health.Draining.IsCancellationRequested ? throw new UnavailableException("the server is stopping") : endpoint(context);

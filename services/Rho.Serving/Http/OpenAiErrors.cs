@@ -30,31 +30,41 @@ internal static partial class OpenAiErrors
 
     public static void Write(Utf8JsonWriter json, Exception exception)
     {
-        var status = ErrorStatus.ToHttp(exception);
-        json.WriteStartObject();
-        json.WriteStartObject("error");
-        json.WriteString("message", ErrorStatus.ToMessage(exception));
-        json.WriteString("type", status switch
+        var type = ErrorStatus.ToHttp(exception) switch
         {
             StatusCodes.Status429TooManyRequests => "rate_limit_error",
             StatusCodes.Status404NotFound => "not_found_error",
             < StatusCodes.Status500InternalServerError => "invalid_request_error",
             _ => "server_error",
-        });
-        json.WriteString("param", exception switch
+        };
+        var parameter = exception switch
         {
             InvalidFieldException field => field.Field,
             NotFoundException => "model",
             ContextLengthException => "prompt",
             _ => null,
-        });
-        json.WriteString("code", exception switch
+        };
+        Write(json, ErrorStatus.ToMessage(exception), type, parameter, exception switch
         {
             ContextLengthException => "context_length_exceeded",
             NotFoundException => "model_not_found",
             OverloadedException => "queue_full",
             _ => null,
         });
+    }
+
+    /// <summary>The answer to a path or method that the server does not have.</summary>
+    public static void WriteUnrouted(Utf8JsonWriter json, HttpRequest request) =>
+        Write(json, $"there is no {request.Method} {request.Path} here; GET /openapi.json lists what there is", "not_found_error", null, "unknown_url");
+
+    private static void Write(Utf8JsonWriter json, string message, string type, string? parameter, string? code)
+    {
+        json.WriteStartObject();
+        json.WriteStartObject("error");
+        json.WriteString("message", message);
+        json.WriteString("type", type);
+        json.WriteString("param", parameter);
+        json.WriteString("code", code);
         json.WriteEndObject();
         json.WriteEndObject();
     }
