@@ -7,6 +7,8 @@ var root = new RootCommand("Measures Rho. Without a command: training, scoring a
 {
     ServingLoad.Command(),
     WeightFormats.Command(),
+    TokenizerSpeed.Command(),
+    CorpusSpeed.Command(),
     Worker.Command(),
 };
 PeerComparison.AddTo(root);

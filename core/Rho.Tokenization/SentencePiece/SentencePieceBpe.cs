@@ -136,6 +136,7 @@ internal sealed class SentencePieceBpe : TokenModel
             }
         }
 
+        symbols.Clear();
         if (symbols.Capacity > 1 << 20) symbols.Capacity = 0;
     }
 

@@ -113,6 +113,7 @@ internal sealed class UnigramModel : TokenModel
             symbols.Clear();
             Encode(word, symbols);
             foreach (var symbol in symbols) output.Add(symbol.Id);
+            symbols.Clear();
             if (symbols.Capacity > 1 << 20) symbols.Capacity = 0;
             return;
         }

@@ -1,0 +1,47 @@
+using System.Diagnostics;
+using System.Text.Json;
+
+namespace Rho.Benchmarks;
+
+/// <summary>sentencepiece_peer.py, where Python has SentencePiece; and other processes that print one JSON object.</summary>
+internal sealed class TextPeer
+{
+    private static readonly string Script = Path.Combine(AppContext.BaseDirectory, "sentencepiece_peer.py");
+
+    private readonly string _python;
+
+    private TextPeer(string python) => _python = python;
+
+    /// <summary>The peer, or null where this Python lacks SentencePiece.</summary>
+    public static TextPeer? Find(string python)
+    {
+        var start = new ProcessStartInfo(python, ["-c", "import sentencepiece"]) { RedirectStandardError = true, UseShellExecute = false };
+        try
+        {
+            using var process = Process.Start(start)!;
+            process.StandardError.ReadToEnd();
+            process.WaitForExit();
+            if (process.ExitCode == 0) return new TextPeer(python);
+        }
+        catch (System.ComponentModel.Win32Exception)
+        {
+            // No such program; said below.
+        }
+
+        Console.Error.WriteLine($"rho: {python} has no SentencePiece (Debian: python3-sentencepiece); measured without it");
+        return null;
+    }
+
+    public JsonElement Run(params IEnumerable<string> arguments) => Run(_python, [Script, .. arguments]);
+
+    /// <summary>The object that a program prints as its last line.</summary>
+    public static JsonElement Run(string program, IEnumerable<string> arguments)
+    {
+        using var process = Process.Start(new ProcessStartInfo(program, arguments) { RedirectStandardOutput = true, UseShellExecute = false })!;
+        var output = process.StandardOutput.ReadToEnd();
+        process.WaitForExit();
+        if (process.ExitCode != 0 || output.Split('\n', StringSplitOptions.RemoveEmptyEntries) is not [.., var last]) throw new RhoException($"{program} measured nothing and exited with {process.ExitCode}; what it wrote is above");
+        using var json = JsonDocument.Parse(last);
+        return json.RootElement.Clone();
+    }
+}
