@@ -36,17 +36,7 @@ internal static class ServingLoad
         try
         {
             var tokenizer = Generation.SmallTokenizer();
-            var config = new ModelConfig
-            {
-                VocabularySize = sizes.Vocabulary,
-                HiddenSize = sizes.Hidden,
-                IntermediateSize = sizes.Intermediate,
-                Layers = sizes.Layers,
-                Heads = sizes.Heads,
-                KeyValueHeads = sizes.KeyValueHeads,
-                HeadSize = sizes.Hidden / sizes.Heads,
-                ContextLength = 2048,
-            };
+            var config = sizes.Config(2048);
             using (var model = LanguageModel.Create(config, 0, CPU, ComputeType.Float32)) model.Save(Path.Combine(folder, "model"), tokenizer);
             var options = new ServingOptions
             {

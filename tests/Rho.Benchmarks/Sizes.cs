@@ -1,4 +1,5 @@
 using System.CommandLine;
+using Rho.Model;
 
 namespace Rho.Benchmarks;
 
@@ -28,6 +29,18 @@ internal sealed record Sizes(string Key, string Name, int Hidden, int Layers, in
     }.With(option => option.AcceptOnlyFromAmong([.. All.Keys]));
 
     internal int Intermediate => (int)Math.Ceiling(Hidden * 8 / 3.0 / 32) * 32;
+
+    internal ModelConfig Config(int contextLength) => new()
+    {
+        VocabularySize = Vocabulary,
+        HiddenSize = Hidden,
+        IntermediateSize = Intermediate,
+        Layers = Layers,
+        Heads = Heads,
+        KeyValueHeads = KeyValueHeads,
+        HeadSize = Hidden / Heads,
+        ContextLength = contextLength,
+    };
 
     internal int Tokens => Batch * Length;
 

@@ -26,17 +26,7 @@ internal static class Worker
     private static int Run(Sizes sizes, string dtype, string mode, int steps)
     {
         set_num_threads(Environment.ProcessorCount);
-        var config = new ModelConfig
-        {
-            VocabularySize = sizes.Vocabulary,
-            HiddenSize = sizes.Hidden,
-            IntermediateSize = sizes.Intermediate,
-            Layers = sizes.Layers,
-            Heads = sizes.Heads,
-            KeyValueHeads = sizes.KeyValueHeads,
-            HeadSize = sizes.Hidden / sizes.Heads,
-            ContextLength = sizes.Length,
-        };
+        var config = sizes.Config(sizes.Length);
         var compute = dtype == "bfloat16" ? ComputeType.BFloat16 : ComputeType.Float32;
         var random = new Random(0);
         var tokens = new int[sizes.Tokens];
