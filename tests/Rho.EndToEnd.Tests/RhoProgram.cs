@@ -61,8 +61,9 @@ internal static class RhoProgram
     }
 
     /// <summary>Starts a command that goes on; <paramref name="readiness"/> finds the line that says it is ready, and what in it matters.</summary>
+    /// <remarks>Through env, because a shell that starts the tests in the background leaves them, and all they start, deaf to SIGINT.</remarks>
     public static ChildProcess Start(Func<string, string?> readiness, params string[] arguments) =>
-        ChildProcess.Start($"rho {arguments[0]}", Path, arguments, readiness, environment: Variables);
+        ChildProcess.Start($"rho {arguments[0]}", "/usr/bin/env", ["--default-signal=INT", Path, .. arguments], readiness, environment: Variables);
 }
 
 /// <summary>A folder that is gone after the test.</summary>
