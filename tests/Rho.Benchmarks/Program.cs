@@ -1,6 +1,7 @@
 using System.CommandLine;
 using Rho;
 using Rho.Benchmarks;
+using Rho.Benchmarks.Experiment;
 
 // ./rho bench runs this. Without a command: speed and memory side by side with the PyTorch program.
 var root = new RootCommand("Measures Rho. Without a command: training, scoring and generation side by side with torch_llama.py, each figure from a process of its own.")
@@ -9,6 +10,7 @@ var root = new RootCommand("Measures Rho. Without a command: training, scoring a
     WeightFormats.Command(),
     TokenizerSpeed.Command(),
     CorpusSpeed.Command(),
+    SlmExperiment.Command(),
     Worker.Command(),
 };
 PeerComparison.AddTo(root);
