@@ -23,14 +23,29 @@ internal static class Kernels
     internal static Tensor RmsNormLinear(Tensor x, Tensor norm, double epsilon, Tensor weight, Tensor? bias = null) =>
         FitsRmsNorm(x, norm) ? Cpu.RmsNormLinear.apply(x, norm, epsilon, weight, bias!) : linear(RmsNorm(x, norm, epsilon), weight, bias);
 
-    /// <summary>(silu(gate) * up) down^T. [rows, 2 F], [D, F] to [rows, D]</summary>
-    internal static Tensor SwiGluLinear(Tensor gateUp, Tensor down)
+    /// <summary>silu(gate) * up. [rows, 2 F] to [rows, F]</summary>
+    internal static Tensor SwiGlu(Tensor gateUp)
     {
-        if (Cpu.Work.Fits(gateUp) && gateUp.size(-1) % 32 == 0) return Cpu.SwiGluLinear.apply(gateUp, down);
+        if (FitsSwiGlu(gateUp)) return Cpu.SwiGluLinear.Activate(gateUp);
         using var scope = NewDisposeScope();
         var parts = gateUp.chunk(2, -1);
-        return linear(silu(parts[0]).mul(parts[1]), down).MoveToOuterDisposeScope();
+        return silu(parts[0]).mul(parts[1]).MoveToOuterDisposeScope();
     }
+
+    /// <summary>The gradient of <see cref="SwiGlu"/>'s input. [rows, 2 F], [rows, F] to [rows, 2 F]</summary>
+    internal static Tensor SwiGluGradient(Tensor gateUp, Tensor gradient)
+    {
+        if (FitsSwiGlu(gateUp)) return Cpu.SwiGluLinear.Differentiate(gateUp, gradient);
+        using var scope = NewDisposeScope();
+        var parts = gateUp.chunk(2, -1);
+        var s = parts[0].sigmoid();                                                             // d silu(g) = s (1 + g (1 - s))
+        var gate = gradient.mul(parts[1]).mul_(s).mul_(s.neg().add_(1).mul_(parts[0]).add_(1));
+        return cat([gate, gradient.mul(s).mul_(parts[0])], -1).MoveToOuterDisposeScope();
+    }
+
+    /// <summary>(silu(gate) * up) down^T. [rows, 2 F], [D, F] to [rows, D]</summary>
+    internal static Tensor SwiGluLinear(Tensor gateUp, Tensor down) =>
+        FitsSwiGlu(gateUp) ? Cpu.SwiGluLinear.apply(gateUp, down) : linear(SwiGlu(gateUp), down);
 
     /// <summary>Rotates queries and keys and attends. [B, T, N + 2 K, H] to [B, T, N, H]</summary>
     internal static Tensor Attention(ModelConfig config, Tensor qkv, AttentionContext context)
@@ -48,6 +63,8 @@ internal static class Kernels
     }
 
     private static bool FitsRmsNorm(Tensor x, Tensor weight) => Cpu.Work.Fits(x) && x.dtype == weight.dtype && weight.NumberOfElements % 16 == 0;
+
+    private static bool FitsSwiGlu(Tensor gateUp) => Cpu.Work.Fits(gateUp) && gateUp.size(-1) % 32 == 0;
 
     private static Tensor Repeat(Tensor x, int times) => times == 1 ? x : x.repeat_interleave(times, 1);
 

@@ -78,7 +78,7 @@ public sealed class TrainingModel : IDisposable
         var context = AttentionContext.For(config, batch.Sequences, batch.Length, documents);
         var tokens = tensor(batch.Tokens, [batch.Tokens.Length], device: device);
 
-        // 1. Forward. Without checkpointing the blocks stay one graph; with it only their inputs are kept.
+        // 1. Forward. Without checkpointing all blocks but the last stay one graph; with it only their inputs are kept.
         Tensor embedded;
         using (no_grad()) embedded = Transformer.Embed(model.Embedding, tokens);
         embedded.requires_grad = true;
@@ -86,21 +86,20 @@ public sealed class TrainingModel : IDisposable
         var x = embedded;
         using (set_grad_enabled(!_options.ActivationCheckpointing))
         {
-            foreach (var layer in model.Layers)
+            foreach (var layer in model.Layers.SkipLast(1))
             {
                 x = Transformer.Block(config, layer, x, batch.Sequences, context);
                 if (_options.ActivationCheckpointing) inputs.Add(x);
             }
         }
 
-        var positions = tensor(rows.Positions, device: device);
-        var last = x.detach().requires_grad_();
-        var normed = Kernels.RmsNorm(last.index_select(0, positions), model.FinalNorm, config.NormEpsilon);   // [rows, hidden]
+        using var block = new LastBlock(config, model.Layers[^1], x, batch.Sequences, context);
 
         // 2. Losses of all candidates, then the selection among them.
-        float[] values;
-        using var head = new HeadLoss(normed.detach(), model.Head, rows.Targets, _options.LogitsBudgetBytes);
-        using (no_grad()) values = head.Forward(keepLogits: true);
+        using var guard = no_grad();
+        var positions = tensor(rows.Positions, device: device);
+        using var head = new HeadLoss(Kernels.RmsNorm(block.Output.index_select(0, positions), model.FinalNorm, config.NormEpsilon), model.Head, rows.Targets, _options.LogitsBudgetBytes);
+        var values = head.Forward(keepLogits: true);
 
         Array.Fill(losses, float.NaN);
         rows.Spread(values, losses);
@@ -121,49 +120,44 @@ public sealed class TrainingModel : IDisposable
 
         if (selected.Count == 0 || !double.IsFinite(lossSum)) return new MicroBatchResult(lossSum, weightSum);
 
-        // 3. Backward: the head on selected rows only, then the blocks.
-        Tensor normedGradient;
-        var index = tensor(selected.ToArray(), device: device);
-        using (no_grad())
-        {
-            var chosen = head.Backward([.. selected], [.. shares], _gradients.Head, _options);
-            normedGradient = zeros_like(normed).index_copy_(0, index, chosen);
-            head.Dispose(); // its logits, before the blocks' backward needs memory
-        }
-
-        autograd.backward(normed, normedGradient);
-        var gradient = last.grad!;
+        // 3. Backward: the head and the last block at selected rows only, then the other blocks.
+        var chosen = positions.index_select(0, tensor(selected.ToArray(), device: device));
+        var hidden = block.Output.index_select(0, chosen).requires_grad_();                     // [selected, hidden]
+        Tensor normed;
+        using (enable_grad()) normed = Kernels.RmsNorm(hidden, model.FinalNorm, config.NormEpsilon);
+        autograd.backward(normed, head.Backward([.. selected], [.. shares], _gradients.Head, _options));
+        head.Dispose(); // its logits, before the blocks' backward needs memory
+        var gradient = block.Backward(hidden.grad!, chosen, _gradients.Layers[^1]);
+        block.Dispose();
         if (_options.ActivationCheckpointing)
         {
-            for (var i = config.Layers - 1; i >= 0; i--)
+            for (var i = config.Layers - 2; i >= 0; i--)
             {
-                using var block = NewDisposeScope();
+                using var inner = NewDisposeScope();
+                using var recording = enable_grad();
                 var input = inputs[i].detach().requires_grad_();
                 var output = Transformer.Block(config, model.Layers[i], input, batch.Sequences, context);
                 autograd.backward(output, gradient);
                 gradient = input.grad!.MoveToOuterDisposeScope();
             }
         }
-        else
+        else if (config.Layers > 1)
         {
             autograd.backward(x, gradient);
             gradient = embedded.grad!;
         }
 
-        using (no_grad())
+        _gradients.Embedding.index_add_(0, tokens.to(int64), gradient, 1);
+        if (!ReferenceEquals(Gradients, _gradients.Flat))
         {
-            _gradients.Embedding.index_add_(0, tokens.to(int64), gradient, 1);
-            if (!ReferenceEquals(Gradients, _gradients.Flat))
+            if (device.type == DeviceType.CPU)
             {
-                if (device.type == DeviceType.CPU)
-                {
-                    Cpu.FlatSum.AddAndClear(Gradients, _gradients.Flat);
-                }
-                else
-                {
-                    Gradients.add_(_gradients.Flat);
-                    _gradients.Flat.zero_();
-                }
+                Cpu.FlatSum.AddAndClear(Gradients, _gradients.Flat);
+            }
+            else
+            {
+                Gradients.add_(_gradients.Flat);
+                _gradients.Flat.zero_();
             }
         }
 

@@ -61,10 +61,13 @@ internal static class Transformer
     }
 
     /// <summary>softmax(Q K^T / sqrt(H)) V of the normed x, before its output projection. [B * T, D] to [B * T, N * H]</summary>
-    private static Tensor Attention(ModelConfig config, LayerWeights layer, Tensor x, int sequences, AttentionContext context)
+    private static Tensor Attention(ModelConfig config, LayerWeights layer, Tensor x, int sequences, AttentionContext context) =>
+        Attend(config, layer, Kernels.RmsNormLinear(x, layer.InputNorm, config.NormEpsilon, layer.Qkv, layer.QkvBias), sequences, context);
+
+    /// <summary>softmax(Q K^T / sqrt(H)) V of projected queries, keys and values. [B * T, (N + 2 K) * H] to [B * T, N * H]</summary>
+    internal static Tensor Attend(ModelConfig config, LayerWeights layer, Tensor projected, int sequences, AttentionContext context)
     {
-        long length = x.size(0) / sequences;
-        var qkv = Kernels.RmsNormLinear(x, layer.InputNorm, config.NormEpsilon, layer.Qkv, layer.QkvBias).view(sequences, length, config.Heads + (2 * config.KeyValueHeads), config.HeadSize); // [B, T, N + 2 K, H]
+        var qkv = projected.view(sequences, projected.size(0) / sequences, config.Heads + (2 * config.KeyValueHeads), config.HeadSize); // [B, T, N + 2 K, H]
         if (layer.QueryNorm is { } queryNorm && layer.KeyNorm is { } keyNorm)
         {
             var parts = qkv.split([config.Heads, config.KeyValueHeads, config.KeyValueHeads], 2);

@@ -27,21 +27,27 @@ internal sealed unsafe class SwiGluLinear : autograd.SingleTensorFunction<SwiGlu
         Tensor downGradient;
         using (var inner = Activate(gateUp)) downGradient = gradient.t().mm(inner);
         using var innerGradient = gradient.mm(down);                        // [rows, F]
-        var (rows, width) = (gateUp.size(0), gateUp.size(1) / 2);
-        var result = empty_like(gateUp);
-        if (gateUp.dtype == ScalarType.Float32) Backward<Float32>(gateUp, innerGradient, result, rows, width);
-        else Backward<BFloat16>(gateUp, innerGradient, result, rows, width);
-        return [result, downGradient];
+        return [Differentiate(gateUp, innerGradient), downGradient];
     }
 
     /// <summary>[rows, 2 F] to [rows, F]</summary>
-    private static Tensor Activate(Tensor gateUp)
+    internal static Tensor Activate(Tensor gateUp)
     {
         var (rows, width) = (gateUp.size(0), gateUp.size(1) / 2);
         var y = empty([rows, width], gateUp.dtype);
         if (gateUp.dtype == ScalarType.Float32) Forward<Float32>(gateUp, y, rows, width);
         else Forward<BFloat16>(gateUp, y, rows, width);
         return y;
+    }
+
+    /// <summary>The gradient of <see cref="Activate"/>'s input. [rows, 2 F], [rows, F] to [rows, 2 F]</summary>
+    internal static Tensor Differentiate(Tensor gateUp, Tensor gradient)
+    {
+        var (rows, width) = (gateUp.size(0), gateUp.size(1) / 2);
+        var result = empty_like(gateUp);
+        if (gateUp.dtype == ScalarType.Float32) Backward<Float32>(gateUp, gradient, result, rows, width);
+        else Backward<BFloat16>(gateUp, gradient, result, rows, width);
+        return result;
     }
 
     private static Vector512<float> Sigmoid(Vector512<float> x) => Vector512<float>.One / (Vector512<float>.One + Vector512.Exp(-x));
