@@ -11,6 +11,7 @@ var root = new RootCommand("Measures Rho. Without a command: training, scoring a
     TokenizerSpeed.Command(),
     CorpusSpeed.Command(),
     SlmExperiment.Command(),
+    LoadSpeed.Command(),
     Worker.Command(),
 };
 PeerComparison.AddTo(root);

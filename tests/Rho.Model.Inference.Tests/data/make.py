@@ -19,6 +19,10 @@ KINDS = {
     "mistral": dict(model_type="mistral", sliding_window=21, num_attention_heads=6, num_key_value_heads=2, head_dim=12),
     "qwen2": dict(model_type="qwen2", tie_word_embeddings=True, num_attention_heads=2, head_dim=64, num_hidden_layers=1),
     "qwen3": dict(model_type="qwen3", num_attention_heads=5, num_key_value_heads=5, head_dim=24),
+    "qwen2-window": dict(model_type="qwen2", use_sliding_window=True, sliding_window=5, max_window_layers=0),
+    "llama-linear": dict(model_type="llama", tie_word_embeddings=True, rope_scaling=dict(rope_type="linear", factor=4.0)),
+    "llama-dynamic": dict(model_type="llama", rope_scaling=dict(rope_type="dynamic", factor=2.0)),
+    "llama-yarn": dict(model_type="llama", rope_scaling=dict(rope_type="yarn", factor=8.0, original_max_position_embeddings=32)),
 }
 
 
@@ -62,23 +66,33 @@ def norm(x, w, eps):
 
 
 def frequencies(c):
+    """Angle per position of each pair, and the factor on cosines and sines."""
     f = [c["rope_theta"] ** (-2 * i / c["head_dim"]) for i in range(c["head_dim"] // 2)]
     s = c.get("rope_scaling")
-    if not s:
-        return f
-    out = []
-    for v in f:
-        turns = s["original_max_position_embeddings"] * v / (2 * math.pi)
-        share = min(max((turns - s["low_freq_factor"]) / (s["high_freq_factor"] - s["low_freq_factor"]), 0), 1)
-        out.append(v * share + v / s["factor"] * (1 - share))
-    return out
+    # Dynamic scaling changes nothing up to the context that the model was trained with.
+    if not s or s["rope_type"] == "dynamic":
+        return f, 1.0
+    if s["rope_type"] == "linear":
+        return [v / s["factor"] for v in f], 1.0
+    turns = [s["original_max_position_embeddings"] * v / (2 * math.pi) for v in f]
+    if s["rope_type"] == "llama3":
+        shares = [min(max((t - s["low_freq_factor"]) / (s["high_freq_factor"] - s["low_freq_factor"]), 0), 1) for t in turns]
+        scale = 1.0
+    else:
+        # YaRN (Peng et al.): pairs that turn more than 32 times keep their angle, those below 1 are interpolated; the ramp is over pairs.
+        pair = lambda n: c["head_dim"] * math.log(s["original_max_position_embeddings"] / (n * 2 * math.pi)) / (2 * math.log(c["rope_theta"]))
+        low, high = max(math.floor(pair(32)), 0), min(math.ceil(pair(1)), c["head_dim"] - 1)
+        shares = [1 - min(max((i - low) / (high - low), 0), 1) for i in range(len(f))]
+        scale = 0.1 * math.log(s["factor"]) + 1
+    return [v * share + v / s["factor"] * (1 - share) for v, share in zip(f, shares)], scale
 
 
 def log_probabilities(c, p, tokens):
     """ln p of every next token. [len(tokens), vocab]"""
     t, n, k, h = len(tokens), c["num_attention_heads"], c["num_key_value_heads"], c["head_dim"]
-    angle = torch.arange(t, dtype=torch.float64)[:, None] * torch.tensor(frequencies(c), dtype=torch.float64)
-    turn = torch.polar(torch.ones_like(angle), angle)[:, None]
+    f, scale = frequencies(c)
+    angle = torch.arange(t, dtype=torch.float64)[:, None] * torch.tensor(f, dtype=torch.float64)
+    turn = torch.polar(torch.full_like(angle, scale), angle)[:, None]
 
     def rotate(x):
         y = torch.complex(x[..., : h // 2], x[..., h // 2:]) * turn
