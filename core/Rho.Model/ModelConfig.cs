@@ -43,7 +43,11 @@ public sealed record ModelConfig
         "head_dim", "max_position_embeddings", "rms_norm_eps", "rope_theta", "rope_scaling", "tie_word_embeddings", "attention_bias", "mlp_bias", "hidden_act",
         "sliding_window", "use_sliding_window", "max_window_layers", "layer_types", "bos_token_id", "eos_token_id", "pad_token_id", "torch_dtype", "dtype",
         "transformers_version", "use_cache", "initializer_range", "attention_dropout", "pretraining_tp", "_name_or_path", "return_dict", "unk_token_id",
-        "auto_map", "rope_parameters", "id2label", "label2id", "_attn_implementation",
+        "auto_map", "rope_parameters", "id2label", "label2id", "_attn_implementation", "attn_implementation", "_commit_hash", "max_sequence_length", "is_llama_config",
+        "tokenizer_class", "torchscript", "output_attentions", "output_hidden_states", "use_return_dict", "problem_type", "finetuning_task", "num_labels", "task_specific_params",
+        // How text is generated: requests and generation_config.json say that.
+        "do_sample", "temperature", "top_k", "top_p", "typical_p", "repetition_penalty", "length_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size",
+        "num_beams", "num_beam_groups", "diversity_penalty", "early_stopping", "max_length", "min_length", "num_return_sequences", "remove_invalid_values", "return_dict_in_generate",
     ];
 
     /// <summary>Reads config.json of a checkpoint folder.</summary>
@@ -97,7 +101,13 @@ public sealed record ModelConfig
         var hidden = Get<int>("hidden_size", required: true);
         var context = Get("max_position_embeddings", 2048);
         var rope = json["rope_parameters"] as JsonObject;
-        int? window = type == "mistral" || Get("use_sliding_window", false) ? Optional<int>("sliding_window") : null;
+        // Fields that are absent have the defaults of Hugging Face's configuration class of the type.
+        int? window = type == "mistral" && !json.ContainsKey("sliding_window") ? 4096
+            : type == "mistral" || Get("use_sliding_window", false) ? Optional<int>("sliding_window")
+            : null;
+        var (keyValueHeads, headSize) = (heads, heads > 0 ? hidden / heads : 0);
+        if (!json.ContainsKey("num_key_value_heads")) keyValueHeads = type switch { "mistral" => 8, "qwen2" or "qwen3" => 32, _ => heads };
+        if (type == "qwen3" && !json.ContainsKey("head_dim")) headSize = 128;
         if (window is not null && type.StartsWith("qwen", StringComparison.Ordinal))
             Refuse(Get("max_window_layers", 0) > 0 && Get("max_window_layers", 0) < Get<int>("num_hidden_layers", required: true), "a sliding window on part of the layers");
         if (type.StartsWith("qwen", StringComparison.Ordinal) && window is not null && Get("max_window_layers", 0) > 0) window = null;
@@ -111,8 +121,8 @@ public sealed record ModelConfig
             IntermediateSize = Get<int>("intermediate_size", required: true),
             Layers = Get<int>("num_hidden_layers", required: true),
             Heads = heads,
-            KeyValueHeads = Get("num_key_value_heads", heads),
-            HeadSize = Get("head_dim", heads > 0 ? hidden / heads : 0),
+            KeyValueHeads = Get("num_key_value_heads", keyValueHeads),
+            HeadSize = Get("head_dim", headSize),
             ContextLength = context,
             NormEpsilon = Get("rms_norm_eps", 1e-6),
             RopeTheta = rope?["rope_theta"]?.GetValue<double>() ?? Get("rope_theta", 10_000.0),
