@@ -80,8 +80,9 @@ internal sealed class Replica : IDisposable
         {
             _info = await Client.InfoAsync(new InfoRequest(), headers, DateTime.UtcNow + InfoTimeout, cancellation).ConfigureAwait(false);
         }
-        catch (RpcException) when (!cancellation.IsCancellationRequested)
+        catch (RpcException)
         {
+            cancellation.ThrowIfCancellationRequested();
             MarkFailed();
         }
         finally

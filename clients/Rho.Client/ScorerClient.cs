@@ -177,8 +177,9 @@ public sealed class ScorerClient : IAsyncDisposable
                     replica.Address, info.Version, info.QueuedTokens, info.Streams, info.TokensPerSecond, TimeSpan.FromMilliseconds(info.ExpectedWaitMs),
                     info.MaxSequenceLength, info.MaxShardTokens, info.MaxQueuedTokens, info.MaxStreams, info.Cache, info.CacheAvailable, info.Draining);
             }
-            catch (RpcException) when (!ct.IsCancellationRequested)
+            catch (RpcException)
             {
+                ct.ThrowIfCancellationRequested();
                 return null;
             }
         })).ConfigureAwait(false);

@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Diagnostics.Metrics;
 using Grpc.Core;
+using Microsoft.AspNetCore.Connections;
 using Grpc.Core.Interceptors;
 using Microsoft.Extensions.Logging;
 
@@ -75,7 +76,7 @@ internal sealed partial class ErrorInterceptor : Interceptor
         if (exception is RpcException rpc) return rpc;
 
         // Whatever breaks once the caller has gone breaks because the caller has gone.
-        if (context.CancellationToken.IsCancellationRequested)
+        if (context.CancellationToken.IsCancellationRequested || exception is ConnectionResetException or IOException { InnerException: ConnectionAbortedException })
         {
             Cancelled(context.Method, exception.Message);
             return context.Deadline <= DateTime.UtcNow

@@ -109,10 +109,11 @@ public sealed partial class ScoringTests(Workshop workshop) : IDisposable
         /// <summary>Waits until the first scorer has put so many tokens through its model.</summary>
         public async Task WaitForTokensAsync(long tokens)
         {
-            var metrics = new Uri($"{HttpAddress().Match(First.Output).Groups["address"].Value}metrics");
             await WaitForAsync(async () =>
             {
-                var text = await _http.GetStringAsync(metrics);
+                var address = HttpAddress().Match(First.Output);
+                if (!address.Success) return false;
+                var text = await _http.GetStringAsync(new Uri($"{address.Groups["address"].Value}metrics"));
                 var match = TokensScored().Match(text);
                 return match.Success && double.Parse(match.Groups["count"].Value, CultureInfo.InvariantCulture) >= tokens;
             });
