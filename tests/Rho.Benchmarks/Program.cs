@@ -12,6 +12,7 @@ var root = new RootCommand("Measures Rho. Without a command: training, scoring a
     CorpusSpeed.Command(),
     SlmExperiment.Command(),
     LoadSpeed.Command(),
+    Savings.Command(),
     Worker.Command(),
 };
 PeerComparison.AddTo(root);

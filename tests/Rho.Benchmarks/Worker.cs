@@ -17,9 +17,10 @@ internal static class Worker
         var dtype = new Option<string>("--dtype") { DefaultValueFactory = _ => "float32" };
         var mode = new Option<string>("--mode") { DefaultValueFactory = _ => "score" };
         var steps = new Option<int>("--steps") { DefaultValueFactory = _ => 7 };
-        var command = new Command("worker", "One figure, measured in this process") { sizes, dtype, mode, steps };
+        var vocabulary = new Option<int?>("--vocab") { Description = "Instead of the sizes' own" };
+        var command = new Command("worker", "One figure, measured in this process") { sizes, dtype, mode, steps, vocabulary };
         command.Hidden = true;
-        command.SetAction(result => Run(Sizes.All[result.GetValue(sizes)!], result.GetValue(dtype)!, result.GetValue(mode)!, result.GetValue(steps)));
+        command.SetAction(result => Run(Sizes.All[result.GetValue(sizes)!] is var chosen && result.GetValue(vocabulary) is { } tokens ? chosen with { Vocabulary = tokens } : chosen, result.GetValue(dtype)!, result.GetValue(mode)!, result.GetValue(steps)));
         return command;
     }
 
@@ -50,6 +51,7 @@ internal static class Worker
 
         for (var i = 0; i < 2; i++) step();
         var times = new double[steps];
+        var processor = Environment.CpuUsage.TotalTime;
         for (var i = 0; i < steps; i++)
         {
             var begin = Stopwatch.GetTimestamp();
@@ -57,10 +59,11 @@ internal static class Worker
             times[i] = Stopwatch.GetElapsedTime(begin).TotalMilliseconds;
         }
 
+        processor = Environment.CpuUsage.TotalTime - processor;
         Array.Sort(times);
         var median = times[steps / 2];
         Console.WriteLine(string.Create(CultureInfo.InvariantCulture,
-            $"{{\"mode\": \"{mode}\", \"tokens_per_second\": {made / median * 1e3:0.0}, \"step_ms\": {median:0.00}, \"peak_mb\": {PeakMegabytes():0}}}"));
+            $"{{\"mode\": \"{mode}\", \"tokens_per_second\": {made / median * 1e3:0.0}, \"step_ms\": {median:0.00}, \"cpu_ms\": {processor.TotalMilliseconds / steps:0.00}, \"peak_mb\": {PeakMegabytes():0}}}"));
         return 0;
     }
 
