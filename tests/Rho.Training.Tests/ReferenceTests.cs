@@ -219,6 +219,40 @@ public sealed class ReferenceTests : IDisposable
     }
 
     [Fact]
+    public async Task Run_ByEntropy_ScorersGiveWhatTheModelGives()
+    {
+        var corpus = _world.Corpus("corpus", [40], padded: true);
+        var checkpoint = _world.Checkpoint("reference", 77);
+        await using var scorer = await ScorerAsync(checkpoint);
+        async Task<List<float>> EntropiesAsync(string name, string source)
+        {
+            var entropies = new List<float>();
+            var run = TrainingRun.Start(_world.Run(name, corpus, _world.Slm(source, ", \"selector\": { \"by\": \"reference_entropy\" }"), steps: 3));
+            run.SelectionObserver = batch =>
+            {
+                entropies.AddRange(batch.Batch.ReferenceEntropy!);
+                var kept = Enumerable.Range(0, batch.Weights.Length).Where(i => batch.Weights[i] > 0).Max(i => batch.Batch.ReferenceEntropy![i]);
+                var dropped = Enumerable.Range(0, batch.Weights.Length).Where(i => batch.Weights[i] == 0 && !float.IsNaN(batch.Losses[i])).Min(i => batch.Batch.ReferenceEntropy![i]);
+                Assert.True(kept <= dropped);
+            };
+            await World.RunAsync(run);
+            return entropies;
+        }
+
+        var own = await EntropiesAsync("own", $$"""{ "model": "{{checkpoint}}" }""");
+        var served = await EntropiesAsync("served", $$"""{ "scorers": ["{{scorer.Address.Authority}}"] }""");
+        Assert.Contains(own, entropy => entropy > 1);
+        for (var i = 0; i < own.Count; i++) Assert.True(float.IsNaN(own[i]) ? float.IsNaN(served[i]) : Math.Abs(own[i] - served[i]) < 0.01, $"{own[i]} in process, {served[i]} from the scorer"); // F16 on the wire
+    }
+
+    [Fact]
+    public void Run_ByEntropyOfScoreFiles_IsRefused()
+    {
+        var error = Assert.Throws<RhoException>(() => _world.Run("out", "corpus", _world.Slm("""{ "scores": "scores" }""", ", \"selector\": { \"by\": \"reference_entropy\" }")));
+        Assert.Contains("score files hold losses", error.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public async Task Run_ScorerUnreachable_IsOneClearError()
     {
         var run = _world.Run("out", _world.Corpus("corpus", [40]), _world.Slm("""{ "scorers": ["127.0.0.1:1"] }"""));

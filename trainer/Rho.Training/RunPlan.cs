@@ -58,7 +58,11 @@ internal sealed class RunPlan : IAsyncDisposable
             var plan = new RunPlan(run, data, tokenizer, sets, ranks);
             plan.CheckModel();
             if (run.Objective.Kind == ObjectiveKind.Slm && run.Reference.Sources.Count > 0)
-                plan.Reference = await ReferenceLoader.ConnectAsync(run.Reference, source => Open(source, data, run.Reference, plan.Device, plan.Compute), data, warn, cancellation);
+            {
+                var entropies = SelectorFactory.Create(run.Objective.Selector, run.Objective.Scope).Needs.HasFlag(Selection.LossKinds.ReferenceEntropy);
+                plan.Reference = await ReferenceLoader.ConnectAsync(run.Reference, source => Open(source, data, run.Reference, entropies, plan.Device, plan.Compute), data, warn, cancellation);
+            }
+
             return plan;
         }
         catch
@@ -102,11 +106,11 @@ internal sealed class RunPlan : IAsyncDisposable
         Data.Dispose();
     }
 
-    internal static IReferenceSource Open(ReferenceSourceSection source, TrainingData data, ReferenceSection reference, Device device, ComputeType compute)
+    internal static IReferenceSource Open(ReferenceSourceSection source, TrainingData data, ReferenceSection reference, bool entropies, Device device, ComputeType compute)
     {
-        if (source.Scorers != null) return new ScorerSource(source, data.TokenizerFingerprint, TimeSpan.FromSeconds(reference.PatienceSeconds));
+        if (source.Scorers != null) return new ScorerSource(source, data.TokenizerFingerprint, TimeSpan.FromSeconds(reference.PatienceSeconds), entropies);
         if (source.Scores is { } scores) return new ScoreFolderSource(scores);
-        return new ModelSource(ReferenceModel.Load(source.Model!, device, compute));
+        return new ModelSource(ReferenceModel.Load(source.Model!, device, compute), entropies);
     }
 
     internal static ComputeType ResolveCompute(ComputePrecision precision) => precision switch

@@ -83,9 +83,11 @@ public static class Concentrator
         var compute = RunPlan.ResolveCompute(options.Compute.Precision);
         using var model = ReferenceModel.Load(options.Model, device, compute);
         Check(model, options, data);
-        await using var reference = options.Reference.Sources.Count == 0 ? null : await ReferenceLoader.ConnectAsync(
-            options.Reference with { WhenUnavailable = UnavailablePolicy.Stop }, source => RunPlan.Open(source, data, options.Reference, device, compute), data, _ => { }, cancellation);
         var selector = SelectorFactory.Create(options.Objective.Selector, options.Objective.Scope);
+        var entropies = selector.Needs.HasFlag(LossKinds.ReferenceEntropy);
+        if (entropies && options.Reference.Sources is not [{ Scores: null }]) throw new RhoException("entropies come from one reference that is a scorer or a model");
+        await using var reference = options.Reference.Sources.Count == 0 ? null : await ReferenceLoader.ConnectAsync(
+            options.Reference with { WhenUnavailable = UnavailablePolicy.Stop }, source => RunPlan.Open(source, data, options.Reference, entropies, device, compute), data, _ => { }, cancellation);
         if (selector.Needs.HasFlag(LossKinds.Reference) && reference == null) throw new RhoException("this criterion compares with a reference, and none is given");
         var words = selector.Needs.HasFlag(LossKinds.Words) ? new WordTable(Tokenizer.Load(options.Model), model.VocabularySize) : null;
 
@@ -134,7 +136,7 @@ public static class Concentrator
                 cancellation.ThrowIfCancellationRequested();
                 var count = (int)Math.Min(batch, shard.Sequences - first);
                 var stretch = losses == null ? null : await losses.ReadAsync(count, cancellation);
-                var mask = Select(shard, first, count, stretch?.Losses, Randomness.Derive((ulong)options.Seed, (ulong)index, (ulong)first), cancellation);
+                var mask = Select(shard, first, count, stretch, Randomness.Derive((ulong)options.Seed, (ulong)index, (ulong)first), cancellation);
                 writer.Write("loss_mask", first * shard.Length, mask);
                 progress?.Report(_done += mask.Length);
             }
@@ -154,7 +156,7 @@ public static class Concentrator
             AllLoss = _statistics.MeanLoss,
         };
 
-        private byte[] Select(TokenShard shard, long first, int count, float[]? referenceLosses, ulong seed, CancellationToken cancellation)
+        private byte[] Select(TokenShard shard, long first, int count, StretchLosses? referenceLosses, ulong seed, CancellationToken cancellation)
         {
             var size = count * shard.Length;
             var (tokens, documents, current, weights) = (new int[size], new int[size], new float[size], new float[size]);
@@ -169,9 +171,9 @@ public static class Concentrator
                 model.Score(tokens.AsSpan(start, length), sequences, shard.Length, documents.AsSpan(start, length), current.AsSpan(start, length), cancellation);
             }
 
-            var losses = new TokenLosses { Current = current, Reference = referenceLosses, Words = words == null ? default : words.Number(tokens), Length = shard.Length, Seed = seed };
+            var losses = new TokenLosses { Current = current, Reference = referenceLosses?.Losses, ReferenceEntropy = referenceLosses?.Entropies, Words = words == null ? default : words.Number(tokens), Length = shard.Length, Seed = seed };
             selector.Select(losses, options.Objective.Ratio, weights);
-            _statistics = _statistics.Add(SelectionStatistics.Measure(current, referenceLosses, weights));
+            _statistics = _statistics.Add(SelectionStatistics.Measure(current, referenceLosses?.Losses, weights));
             return [.. weights.Select(weight => weight > 0 ? (byte)1 : (byte)0)];
         }
 

@@ -155,6 +155,7 @@ internal sealed class BatchBuilder(int sequences, int length, bool documentsSeeE
     private readonly int[] _tokens = new int[sequences * length];
     private readonly int[] _documents = new int[sequences * length];
     private readonly float[]? _reference = reference == null ? null : new float[sequences * length];
+    private readonly float[]? _entropy = reference is { GivesEntropies: true } ? new float[sequences * length] : null;
     private readonly SequenceOrigin[] _origins = new SequenceOrigin[sequences];
     private bool _incomplete;
 
@@ -173,6 +174,7 @@ internal sealed class BatchBuilder(int sequences, int length, bool documentsSeeE
         }
 
         losses.Losses.AsSpan(place * length, length).CopyTo(_reference.AsSpan(target));
+        if (losses.Entropies is { } entropies) entropies.AsSpan(place * length, length).CopyTo(_entropy.AsSpan(target));
     }
 
     public PreparedBatch Build(long[] taken)
@@ -191,6 +193,7 @@ internal sealed class BatchBuilder(int sequences, int length, bool documentsSeeE
             Tokens = new TokenBatch(_tokens, sequences, length, documents),
             Origins = _origins,
             Reference = _incomplete ? null : _reference,
+            ReferenceEntropy = _incomplete ? null : _entropy,
             WithoutReference = _incomplete,
             Consumed = [.. taken],
         };

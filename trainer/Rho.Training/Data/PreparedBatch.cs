@@ -18,6 +18,9 @@ public sealed record PreparedBatch
     /// <summary>[sequences * length] in nats; null where the objective needs none, or where the policy let the batch go without.</summary>
     public float[]? Reference { get; init; }
 
+    /// <summary>[sequences * length] entropies of the reference in nats; null unless the selector looks at them.</summary>
+    public float[]? ReferenceEntropy { get; init; }
+
     /// <summary>Whether the reference was away and reference.when_unavailable let this batch train on all tokens.</summary>
     public bool WithoutReference { get; init; }
 

@@ -60,6 +60,8 @@ internal sealed class StepRunner : IDisposable
     /// <summary>Sees what each micro-batch was trained on.</summary>
     public Action<SelectedBatch>? Observer { get; set; }
 
+    private bool LooksAtReference => (_selector.Needs & (LossKinds.Reference | LossKinds.ReferenceEntropy)) != LossKinds.None;
+
     /// <param name="step">From 0 on.</param>
     public StepOutcome Run(long step, IReadOnlyList<PreparedBatch> batches)
     {
@@ -192,6 +194,7 @@ internal sealed class StepRunner : IDisposable
     {
         Current = current,
         Reference = reference,
+        ReferenceEntropy = batch.ReferenceEntropy,
         Words = _words == null ? default : _words.Number(batch.Tokens.Tokens),
         Length = batch.Tokens.Length,
         Seed = Randomness.Derive((ulong)_run.Seed, 0x5E1EC7, (ulong)step, (ulong)(_ranks.Rank + _ranks.Size * index)),
@@ -203,14 +206,14 @@ internal sealed class StepRunner : IDisposable
     /// </summary>
     private float[][] SelectGlobally(long step, IReadOnlyList<PreparedBatch> batches, float[][]? references, double ratio)
     {
-        List<float> current = [], reference = [];
+        List<float> current = [], reference = [], entropy = [];
         List<int> words = [];
         var own = new int[batches.Count];
         for (var i = 0; i < batches.Count; i++)
         {
             var batch = batches[i];
             var losses = batch.WithoutReference ? [] : new float[batch.Tokens.Tokens.Length];
-            var compared = batch.WithoutReference || !_selector.Needs.HasFlag(LossKinds.Reference) ? [] : references?[i] ?? batch.Reference!;
+            var compared = batch.WithoutReference || !LooksAtReference ? [] : references?[i] ?? batch.Reference!;
             if (losses.Length > 0)
             {
                 Model.Evaluate(batch.Tokens, losses);
@@ -220,6 +223,7 @@ internal sealed class StepRunner : IDisposable
             own[i] = current.Count + _ranks.Gather<int>([losses.Length]).Take(_ranks.Rank).Sum();
             current.AddRange(_ranks.Gather<float>(losses));
             reference.AddRange(_ranks.Gather<float>(compared));
+            if (_selector.Needs.HasFlag(LossKinds.ReferenceEntropy)) entropy.AddRange(_ranks.Gather<float>(losses.Length > 0 ? batch.ReferenceEntropy : []));
             if (_words != null) words.AddRange(_ranks.Gather<int>(losses.Length > 0 ? _words.Number(batch.Tokens.Tokens) : []));
         }
 
@@ -229,6 +233,7 @@ internal sealed class StepRunner : IDisposable
             {
                 Current = current.ToArray(),
                 Reference = reference.ToArray(),
+                ReferenceEntropy = entropy.ToArray(),
                 Words = words.ToArray(),
                 Length = batches[0].Tokens.Length,
                 Seed = Randomness.Derive((ulong)_run.Seed, 0x5E1EC7, (ulong)step),
@@ -239,7 +244,7 @@ internal sealed class StepRunner : IDisposable
     /// <summary>A token with a target and without a reference loss means that the reference saw other text or other documents.</summary>
     private void CheckReference(PreparedBatch batch, float[]? reference, ReadOnlySpan<float> current)
     {
-        if (!_selector.Needs.HasFlag(LossKinds.Reference)) return;
+        if (!LooksAtReference) return;
         if (reference == null) throw new InvalidOperationException("the step has no reference losses");
         for (var i = 0; i < current.Length; i++)
         {

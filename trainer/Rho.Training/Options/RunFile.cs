@@ -227,6 +227,7 @@ public enum SelectorCriterion
 {
     ExcessLoss,
     ReferenceLoss,
+    ReferenceEntropy,
     CurrentLoss,
     Random,
 }
@@ -240,7 +241,7 @@ public enum SelectorUnit
 
 public sealed record SelectorSection
 {
-    [Description("excess_loss: current minus reference loss, highest first. reference_loss: lowest first, as in the paper's self-reference. current_loss: highest first. random: the control.")]
+    [Description("excess_loss: current minus reference loss, highest first. reference_loss: lowest first, as in the paper's self-reference. reference_entropy: where the reference is surest first, the paper's other self-reference; of one reference, from scorers or a model. current_loss: highest first. random: the control.")]
     public SelectorCriterion By { get; init; }
 
     [Description("token: each by itself. word: a word's tokens together, by their mean. sequence: whole sequences, by their mean.")]

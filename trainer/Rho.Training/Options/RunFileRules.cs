@@ -59,6 +59,8 @@ internal static class RunFileRules
 
         if (objective.Kind == ObjectiveKind.Clm) return;
         var needs = SelectorFactory.Create(objective.Selector, objective.Scope).Needs;
+        if (needs.HasFlag(Selection.LossKinds.ReferenceEntropy))
+            require(run.Reference.Sources is [{ Scores: null }], "objective.selector looks at reference_entropy, which one source gives that is scorers or a model: score files hold losses, and a mixture's entropy does not follow from its parts'");
         var adaptive = objective.RatioSchedule?.Kind == RatioScheduleKind.Adaptive;
         if ((needs & ~Selection.LossKinds.Words) != Selection.LossKinds.None || adaptive)
             require(run.Reference.Sources.Count > 0 || run.Reference.MovingAverageDecay != null,

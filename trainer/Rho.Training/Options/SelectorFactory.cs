@@ -16,6 +16,7 @@ internal static class SelectorFactory
         ITokenScore score = section.By switch
         {
             SelectorCriterion.ReferenceLoss => new ReferenceLoss(),
+            SelectorCriterion.ReferenceEntropy => new ReferenceEntropy(),
             SelectorCriterion.CurrentLoss => new CurrentLoss(),
             SelectorCriterion.Random => new RandomScore(),
             _ => new ExcessLoss(),

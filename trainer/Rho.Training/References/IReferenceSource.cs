@@ -6,11 +6,18 @@ namespace Rho.Training;
 internal sealed record ReferenceIdentity(string Fingerprint, string? TokenizerFingerprint, int? VocabularySize, int? ContextLength, string Description);
 
 /// <summary>Losses of whole sequences of a shard, [sequences * length] in nats.</summary>
-internal sealed record ReferenceBlock(long FirstSequence, int Sequences, float[] Losses);
+internal sealed record ReferenceBlock(long FirstSequence, int Sequences, float[] Losses)
+{
+    /// <summary>Entropies of the distributions that the losses are of, [sequences * length] in nats; null from a source that gives none.</summary>
+    public float[]? Entropies { get; init; }
+}
 
 /// <summary>Where reference losses come from.</summary>
 internal interface IReferenceSource : IAsyncDisposable
 {
+    /// <summary>Whether blocks have entropies.</summary>
+    bool GivesEntropies => false;
+
     /// <exception cref="RhoException">The source cannot be reached or is no reference.</exception>
     Task<ReferenceIdentity> IdentifyAsync(CancellationToken cancellation);
 

@@ -9,10 +9,13 @@ namespace Rho.Training;
 /// Losses computed in this process, on a thread of their own, a few blocks ahead. Blocks lie on a fixed grid of the shard, whatever
 /// sequence is read first: another batch would round differently.
 /// </summary>
-internal sealed class ModelSource(IReferenceModel model) : IReferenceSource
+/// <param name="entropies">Whether entropies are wanted too.</param>
+internal sealed class ModelSource(IDistributionModel model, bool entropies) : IReferenceSource
 {
     private const int BlockTokens = 8192;
     private readonly Lock _model = new();
+
+    public bool GivesEntropies => entropies;
 
     public Task<ReferenceIdentity> IdentifyAsync(CancellationToken cancellation) =>
         Task.FromResult(new ReferenceIdentity(model.Fingerprint, model.TokenizerFingerprint, model.VocabularySize, model.ContextLength, model.Description));
@@ -45,13 +48,15 @@ internal sealed class ModelSource(IReferenceModel model) : IReferenceSource
                 var tokens = new int[count * length];
                 var documents = new int[count * length];
                 var losses = new float[count * length];
+                var uncertainty = entropies ? new float[losses.Length] : [];
                 shard.Read(first, tokens);
                 shard.ReadDocuments(first, documents);
                 if (documentsSeeEachOther)
                     for (var i = 0; i < documents.Length; i++) documents[i] = Math.Min(documents[i], 0);
-                lock (_model) model.Score(tokens, count, length, documents, losses, cancellation);
+                lock (_model) model.Score(tokens, count, length, documents, losses, uncertainty, 0, [], [], cancellation);
                 var before = (int)Math.Max(0, firstSequence - first);
-                var write = output.WriteAsync(new ReferenceBlock(first + before, count - before, losses[(before * length)..]), cancellation);
+                var block = new ReferenceBlock(first + before, count - before, losses[(before * length)..]) { Entropies = entropies ? uncertainty[(before * length)..] : null };
+                var write = output.WriteAsync(block, cancellation);
                 if (!write.IsCompletedSuccessfully) write.AsTask().Wait(cancellation); // This thread is the scoring's own.
             }
 

@@ -25,6 +25,9 @@ internal sealed class ReferenceLoader : IAsyncDisposable
 
     public Action<string> Warn { get; }
 
+    /// <summary>Whether entropies come with the losses: only a single source's can, since a mixture's do not follow from its parts'.</summary>
+    public bool GivesEntropies => Sources is [{ GivesEntropies: true }];
+
     public TimeSpan Patience => TimeSpan.FromSeconds(_section.PatienceSeconds);
 
     public UnavailablePolicy Policy => _section.WhenUnavailable;

@@ -8,10 +8,13 @@ namespace Rho.Training;
 internal sealed class ScorerSource : IReferenceSource
 {
     private readonly ScorerClient _client;
+    private readonly bool _entropies;
 
     /// <param name="patience">How long the client goes on without any progress before it gives up.</param>
-    public ScorerSource(ReferenceSourceSection section, string tokenizerFingerprint, TimeSpan patience) => _client = new ScorerClient(new ScorerClientOptions
+    /// <param name="entropies">Whether entropies are wanted too.</param>
+    public ScorerSource(ReferenceSourceSection section, string tokenizerFingerprint, TimeSpan patience, bool entropies) => (_entropies, _client) = (entropies, new ScorerClient(new ScorerClientOptions
     {
+        Entropy = entropies,
         Addresses = section.Scorers!,
         Reference = section.Fingerprint,
         TokenizerFingerprint = tokenizerFingerprint,
@@ -20,18 +23,21 @@ internal sealed class ScorerSource : IReferenceSource
         ClientCertificate = section.ClientCertificate,
         ClientKey = section.ClientKey,
         Budget = patience > TimeSpan.FromSeconds(1) ? patience : TimeSpan.FromSeconds(1),
-    });
+    }));
+
+    public bool GivesEntropies => _entropies;
 
     public async Task<ReferenceIdentity> IdentifyAsync(CancellationToken cancellation)
     {
         var reference = await _client.DescribeAsync(cancellation);
+        if (_entropies && reference.MaxTopK == 0) throw new MismatchException($"the scorers' reference ({reference.Description}) offers no entropies, which the selector needs");
         return new ReferenceIdentity(reference.Fingerprint, reference.TokenizerFingerprint, reference.VocabularySize, reference.ContextLength, reference.Description);
     }
 
     public async IAsyncEnumerable<ReferenceBlock> ReadAsync(TokenShard shard, bool documentsSeeEachOther, long firstSequence, [EnumeratorCancellation] CancellationToken cancellation)
     {
         await foreach (var block in _client.ScoreShardAsync(shard, documentsSeeEachOther, firstSequence, cancellation))
-            yield return new ReferenceBlock(block.FirstSequence, block.Sequences, block.Losses);
+            yield return new ReferenceBlock(block.FirstSequence, block.Sequences, block.Losses) { Entropies = _entropies ? block.Entropies : null };
     }
 
     public ValueTask DisposeAsync() => _client.DisposeAsync();

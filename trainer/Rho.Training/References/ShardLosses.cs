@@ -3,7 +3,11 @@ using Rho.Data;
 namespace Rho.Training;
 
 /// <summary>Reference losses of a stretch, of its first <paramref name="Sequences"/> sequences; fewer than asked for where the policy gave up.</summary>
-internal sealed record StretchLosses(float[] Losses, int Sequences);
+internal sealed record StretchLosses(float[] Losses, int Sequences)
+{
+    /// <summary>Of a single source that gives them; else null.</summary>
+    public float[]? Entropies { get; init; }
+}
 
 /// <summary>Reads one shard's reference losses in order, from all sources, combined.</summary>
 internal sealed class ShardLosses : IAsyncDisposable
@@ -25,19 +29,20 @@ internal sealed class ShardLosses : IAsyncDisposable
     public async Task<StretchLosses> ReadAsync(int sequences, CancellationToken cancellation)
     {
         var losses = new float[sequences * Shard.Length];
-        var read = await _cursors[0].ReadAsync(losses, cancellation);
+        var entropies = _loader.GivesEntropies ? new float[losses.Length] : null;
+        var read = await _cursors[0].ReadAsync(losses, entropies, cancellation);
         if (_cursors.Length > 1) Scale(losses, 0);
         for (var i = 1; i < _cursors.Length; i++)
         {
             var other = new float[losses.Length];
-            read = Math.Min(read, await _cursors[i].ReadAsync(other, cancellation));
+            read = Math.Min(read, await _cursors[i].ReadAsync(other, null, cancellation));
             Mix(losses, other, i);
         }
 
         if (_cursors.Length > 1)
             for (var i = 0; i < losses.Length; i++) losses[i] = -losses[i];
         NextSequence += read;
-        return new StretchLosses(losses, read);
+        return new StretchLosses(losses, read) { Entropies = entropies };
     }
 
     /// <summary>From losses to weighted log-likelihoods.</summary>
@@ -72,7 +77,7 @@ internal sealed class ShardLosses : IAsyncDisposable
         private int _used;
 
         /// <summary>Fills the losses, and says how many sequences it has: all, unless the policy is to go on without.</summary>
-        public async Task<int> ReadAsync(float[] losses, CancellationToken cancellation)
+        public async Task<int> ReadAsync(float[] losses, float[]? entropies, CancellationToken cancellation)
         {
             var total = losses.Length / shard.Length;
             var filled = 0;
@@ -86,6 +91,7 @@ internal sealed class ShardLosses : IAsyncDisposable
                 var count = Math.Min(total - filled, _block!.Sequences - _used);
                 var (from, to, length) = (_used * shard.Length, filled * shard.Length, count * shard.Length);
                 _block.Losses.AsSpan(from, length).CopyTo(losses.AsSpan(to));
+                if (entropies != null) _block.Entropies.AsSpan(from, length).CopyTo(entropies.AsSpan(to));
                 filled += count;
                 _used += count;
                 _position += count;
@@ -160,6 +166,8 @@ internal sealed class ShardLosses : IAsyncDisposable
         {
             if (block.FirstSequence != _position || block.Losses.Length != block.Sequences * shard.Length || block.Sequences <= 0)
                 throw new CorruptDataException($"the reference sent {block.Sequences} sequences from {block.FirstSequence} of {shard.Path}; {_position} was next");
+            if (source.GivesEntropies && block.Entropies?.Length != block.Losses.Length)
+                throw new CorruptDataException($"the reference sent {block.Entropies?.Length ?? 0} entropies with {block.Losses.Length} losses of {shard.Path}");
             for (var i = 0; i < block.Losses.Length; i++)
             {
                 var loss = block.Losses[i];
