@@ -122,7 +122,7 @@ internal static class Checkpoint
             File.WriteAllText(Path.Combine(temporary, "config.json"), model.Config.ToJson(dtype).ToJsonString(s_indented) + "\n");
             var generation = new JsonObject();
             if (model.Config.BosTokenId is { } bos) generation["bos_token_id"] = bos;
-            if (model.Config.EosTokenId is { } eos) generation["eos_token_id"] = eos;
+            if (model.Config.EosTokenJson() is { } eos) generation["eos_token_id"] = eos;
             File.WriteAllText(Path.Combine(temporary, "generation_config.json"), generation.ToJsonString(s_indented) + "\n");
             tokenizer?.Save(temporary);
             AtomicFile.FlushDirectory(temporary);

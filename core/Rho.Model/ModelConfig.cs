@@ -1,3 +1,4 @@
+using System.Collections;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 
@@ -7,6 +8,32 @@ namespace Rho.Model;
 /// <param name="Type">linear, dynamic, llama3 or yarn</param>
 public sealed record RopeScaling(string Type, double Factor, double LowFrequencyFactor, double HighFrequencyFactor, int OriginalContextLength,
     double BetaFast, double BetaSlow, double? AttentionFactor);
+
+/// <summary>Token ids, equal where all of them are.</summary>
+public readonly struct TokenIds(params int[] ids) : IReadOnlyList<int>, IEquatable<TokenIds>
+{
+    private readonly int[]? _ids = ids;
+
+    public int Count => _ids?.Length ?? 0;
+
+    public int this[int index] => (_ids ?? [])[index];
+
+    public IEnumerator<int> GetEnumerator() => ((IEnumerable<int>)(_ids ?? [])).GetEnumerator();
+
+    IEnumerator IEnumerable.GetEnumerator() => GetEnumerator();
+
+    public bool Equals(TokenIds other) => (_ids ?? []).AsSpan().SequenceEqual(other._ids ?? []);
+
+    public override bool Equals(object? obj) => obj is TokenIds other && Equals(other);
+
+    public override int GetHashCode() => _ids is null ? 0 : _ids.Aggregate(0, HashCode.Combine);
+
+    public static bool operator ==(TokenIds left, TokenIds right) => left.Equals(right);
+
+    public static bool operator !=(TokenIds left, TokenIds right) => !left.Equals(right);
+
+    public override string ToString() => $"[{string.Join(", ", _ids ?? [])}]";
+}
 
 /// <summary>The architecture of a Llama-family decoder, as in a Hugging Face config.json.</summary>
 public sealed record ModelConfig
@@ -34,6 +61,8 @@ public sealed record ModelConfig
     public int? SlidingWindow { get; init; }
     public int? BosTokenId { get; init; }
     public int? EosTokenId { get; init; }
+    /// <summary>What ends a text besides <see cref="EosTokenId"/>, such as the end of a turn in chat models.</summary>
+    public TokenIds OtherEosTokenIds { get; init; }
 
     public int QueryKeyValueRows => (Heads + (2 * KeyValueHeads)) * HeadSize;
 
@@ -108,11 +137,19 @@ public sealed record ModelConfig
         var (keyValueHeads, headSize) = (heads, heads > 0 ? hidden / heads : 0);
         if (!json.ContainsKey("num_key_value_heads")) keyValueHeads = type switch { "mistral" => 8, "qwen2" or "qwen3" => 32, _ => heads };
         if (type == "qwen3" && !json.ContainsKey("head_dim")) headSize = 128;
-        if (window is not null && type.StartsWith("qwen", StringComparison.Ordinal))
-            Refuse(Get("max_window_layers", 0) > 0 && Get("max_window_layers", 0) < Get<int>("num_hidden_layers", required: true), "a sliding window on part of the layers");
-        if (type.StartsWith("qwen", StringComparison.Ordinal) && window is not null && Get("max_window_layers", 0) > 0) window = null;
-        if (json["layer_types"] is JsonArray layerTypes)
-            Refuse(layerTypes.Select(node => node!.GetValue<string>()).Distinct().Count() > 1, "layer_types of several kinds");
+        var kinds = (json["layer_types"] as JsonArray)?.Select(node => node!.GetValue<string>()).Distinct().ToList();
+        if (kinds is not null)
+        {
+            Refuse(kinds is not ["full_attention" or "sliding_attention"], $"layer_types {string.Join(", ", kinds)}");
+            if (kinds[0] == "full_attention") window = null;
+        }
+        else if (window is not null && type != "mistral")
+        {
+            var full = Get("max_window_layers", 28);
+            Refuse(full > 0 && full < Get<int>("num_hidden_layers", required: true), "a sliding window on part of the layers");
+            if (full > 0) window = null;
+        }
+
         var config = new ModelConfig
         {
             ModelType = type,
@@ -133,6 +170,7 @@ public sealed record ModelConfig
             SlidingWindow = window,
             BosTokenId = json["bos_token_id"] is JsonValue ? Optional<int>("bos_token_id") : null,
             EosTokenId = json["eos_token_id"] switch { JsonArray { Count: > 0 } many => many[0]!.GetValue<int>(), JsonValue => Optional<int>("eos_token_id"), _ => null },
+            OtherEosTokenIds = json["eos_token_id"] is JsonArray { Count: > 1 } several ? new TokenIds([.. several.Skip(1).Select(id => id!.GetValue<int>())]) : default,
         };
         config.Validate(path);
         return config;
@@ -217,7 +255,12 @@ public sealed record ModelConfig
         }
 
         if (BosTokenId is { } bos) json["bos_token_id"] = bos;
-        if (EosTokenId is { } eos) json["eos_token_id"] = eos;
+        if (EosTokenJson() is { } eos) json["eos_token_id"] = eos;
         return json;
     }
+
+    /// <summary>The end tokens as Hugging Face writes them: a number, or an array where there are several.</summary>
+    internal JsonNode? EosTokenJson() => EosTokenId is not { } eos ? null
+        : OtherEosTokenIds.Count == 0 ? JsonValue.Create(eos)
+        : new JsonArray([eos, .. OtherEosTokenIds.Select(id => JsonValue.Create(id))]);
 }

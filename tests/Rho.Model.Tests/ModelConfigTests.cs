@@ -26,6 +26,30 @@ public sealed class ModelConfigTests : IDisposable
         Assert.Equal(config, ModelConfig.Load(_folder));
     }
 
+    [Fact]
+    public void Load_SeveralEndTokens_AreAllKeptAndWritten()
+    {
+        File.Copy(Path.Combine(AppContext.BaseDirectory, "configs", "llama-3.1.json"), Path.Combine(_folder, "config.json"));
+        var config = ModelConfig.Load(_folder);
+        Assert.Equal(128001, config.EosTokenId);
+        Assert.Equal([128008, 128009], config.OtherEosTokenIds);
+        Assert.Equal("[128001,128008,128009]", config.ToJson("float32")["eos_token_id"]!.ToJsonString());
+    }
+
+    [Theory]
+    [InlineData("\"max_window_layers\": 28", null)]
+    [InlineData("\"max_window_layers\": 0", 131072)]
+    [InlineData("\"layer_types\": [\"sliding_attention\", \"sliding_attention\"]", 131072)]
+    [InlineData("\"layer_types\": [\"full_attention\", \"full_attention\"], \"max_window_layers\": 0", null)]
+    public void Load_QwenWithWindow_TakesItWhereEveryLayerHasIt(string fields, int? window)
+    {
+        var text = File.ReadAllText(Path.Combine(AppContext.BaseDirectory, "configs", "qwen2.json"))
+            .Replace("\"use_sliding_window\": false", "\"use_sliding_window\": true", StringComparison.Ordinal)
+            .Replace("\"max_window_layers\": 28", fields, StringComparison.Ordinal);
+        File.WriteAllText(Path.Combine(_folder, "config.json"), text);
+        Assert.Equal(window, ModelConfig.Load(_folder).SlidingWindow);
+    }
+
     [Theory]
     [InlineData("llama", 4, 6, null)]
     [InlineData("mistral", 8, 4, 4096)]

@@ -141,6 +141,7 @@ public sealed class ServedModel
     {
         var ends = new HashSet<int>();
         if (config.EosTokenId is { } fromConfig) ends.Add(fromConfig);
+        ends.UnionWith(config.OtherEosTokenIds);
         if (tokenizer.EosId is { } fromTokenizer) ends.Add(fromTokenizer);
         var file = System.IO.Path.Combine(path, "generation_config.json");
         if (!File.Exists(file)) return ends;
