@@ -1,4 +1,6 @@
 using System.Net;
+using System.Net.Sockets;
+using System.Text;
 using System.Text.Json.Nodes;
 using Grpc.Core;
 using Rho.Protocol.Inference.V1;
@@ -198,6 +200,55 @@ public sealed class LifeTests : IDisposable
         limited.Gate.Open();
         Assert.Equal(HttpStatusCode.OK, (await others).StatusCode);
         await mine;
+    }
+
+    [Fact]
+    public async Task Score_OfMoreInputsThanAClientMayHave_WaitsForItsOwn()
+    {
+        var options = TestServer.Options();
+        await using var server = await TestServer.StartAsync(options with { Engine = options.Engine with { MaxRequestsPerClient = 3 } });
+        var request = new ScoreRequest();
+        for (var i = 0; i < 20; i++) request.Inputs.Add(new ScoreInput { Text = $"The {i}" });
+        using var call = server.Grpc.Score(request, deadline: DateTime.UtcNow + TestServer.Patience);
+        var indices = new List<uint>();
+        await foreach (var response in call.ResponseStream.ReadAllAsync()) indices.Add(response.Index);
+        Assert.Equal(Enumerable.Range(0, 20).Select(i => (uint)i), indices);
+    }
+
+    [Fact]
+    public async Task ClientThatStopsReading_IsCutOff_AndOthersAreAnswered()
+    {
+        var options = TestServer.Options(new ModelSource("tiny", TestModels.Folder(context: 4096))) with { CacheBytes = 64 << 20, ReaderTimeout = TimeSpan.FromMilliseconds(300) };
+        await using var server = await TestServer.StartAsync(options);
+        using var socket = new Socket(SocketType.Stream, ProtocolType.Tcp) { ReceiveBufferSize = 4096 };
+        await socket.ConnectAsync(server.Addresses.Http!.Host, server.Addresses.Http.Port);
+
+        // An answer of some 30 MB: more than the connection's buffers hold.
+        const string Body = """{"prompt": "The", "max_tokens": 4000, "n": 8, "stream": true, "ignore_eos": true, "logprobs": 20}""";
+        await socket.SendAsync(Encoding.ASCII.GetBytes($"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {Body.Length}\r\n\r\n{Body}"));
+        await TestServer.UntilAsync(() => server.Engine.Unfinished == 1);
+        await server.PostAsync("/v1/completions", new { prompt = "The", max_tokens = 5 });
+        await server.IdleAsync();
+        Assert.Contains("rho_serving_requests_dropped_total{model=\"tiny\",outcome=\"cancelled\"} 1", await server.MetricsAsync(), StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task ApiKeys_AreNeededOnBothFaces_AndNotForThePage()
+    {
+        var keys = Path.Combine(_folder, "keys");
+        await File.WriteAllTextAsync(keys, "right\n");
+        var options = TestServer.Options();
+        await using var server = await TestServer.StartAsync(options with { Host = options.Host with { ApiKeysFile = keys } });
+        var (status, error, _) = await server.RefusedAsync("/v1/completions", """{"prompt": "a"}""");
+        Assert.Equal((401, "authentication_error"), (status, (string?)error["type"]));
+        var refused = await Assert.ThrowsAsync<RpcException>(async () => await server.Grpc.ListModelsAsync(new ListModelsRequest()));
+        Assert.Equal(StatusCode.Unauthenticated, refused.StatusCode);
+        Assert.Contains("<title>Rho", await server.Http.GetStringAsync(new Uri("/", UriKind.Relative)), StringComparison.Ordinal);
+
+        server.Http.DefaultRequestHeaders.Add("Authorization", "Bearer right");
+        await server.PostAsync("/v1/completions", new { prompt = "a", max_tokens = 1 });
+        var headers = new Metadata { { "authorization", "Bearer right" } };
+        Assert.Single((await server.Grpc.ListModelsAsync(new ListModelsRequest(), headers)).Models);
     }
 
     [Fact]

@@ -21,7 +21,7 @@ internal static class ServeCommand
         var cache = new Option<int>("--cache-mib") { Description = "Memory for keys and values of each model", HelpName = "MIB", DefaultValueFactory = _ => 1024 };
         var threads = new Option<int>("--threads") { Description = "Threads that compute on the CPU; 0 takes one per processor", HelpName = "N" };
         var cors = new Option<string[]>("--cors") { Description = "Web origin that may call from a browser, or *", HelpName = "ORIGIN", DefaultValueFactory = _ => [] };
-        var perKey = new Option<int>("--max-per-key") { Description = "Requests of one API key (or address) under way at once; 0 is no limit", HelpName = "N" };
+        var perKey = new Option<int>("--max-per-key") { Description = "Prompts of one API key (or address) under way at once; 0 is no limit", HelpName = "N" };
         var waiting = new Option<int>("--max-waiting") { Description = "Requests that may wait; further ones are refused (429)", HelpName = "N", DefaultValueFactory = _ => new EngineOptions().MaxWaitingRequests };
         var changes = new Option<bool>("--allow-model-changes") { Description = "Serve LoadModel and UnloadModel" };
         var vllm = new Option<bool>("--vllm-metrics") { Description = "Also show metrics under vLLM's names" };

@@ -18,7 +18,7 @@ public sealed record EngineOptions
     /// <summary>Prompt tokens that wait at most. Default 1,048,576.</summary>
     public long MaxWaitingTokens { get; init; } = 1 << 20;
 
-    /// <summary>Requests of one client, running and waiting; 0 is no limit of its own. Default 0.</summary>
+    /// <summary>Requests of one client, running and waiting, of which a call has one per prompt; 0 is no limit of its own. Default 0.</summary>
     public int MaxRequestsPerClient { get; init; }
 
     /// <summary>Whether prompts reuse the cached beginnings of earlier ones. Default true.</summary>

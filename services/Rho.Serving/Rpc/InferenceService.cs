@@ -50,10 +50,17 @@ internal sealed class InferenceService(ModelRegistry registry, ServingOptions op
         {
             for (var (next, sent) = (0, 0); sent < request.Inputs.Count; sent++)
             {
-                while (next < request.Inputs.Count && underWay.Count < ScoresInFlight)
+                for (; next < request.Inputs.Count && underWay.Count < ScoresInFlight; next++)
                 {
-                    underWay.Enqueue(Submit(request, next, client));
-                    next++;
+                    try
+                    {
+                        underWay.Enqueue(Submit(request, next, client));
+                    }
+                    catch (OverloadedException) when (underWay.Count > 0)
+                    {
+                        // A call that has begun waits for room that its own inputs leave.
+                        break;
+                    }
                 }
 
                 var (model, generation) = underWay.Peek();
