@@ -110,6 +110,10 @@ public sealed class CompletionTests
         Assert.Equal(400, status);
         Assert.Equal("context_length_exceeded", (string?)error["code"]);
         Assert.Contains("200000 bytes", (string)error["message"]!, StringComparison.Ordinal);
+
+        (status, error, _) = await server.RefusedAsync("/v1/completions", $$"""{"prompt": [[1], [{{string.Join(',', Enumerable.Repeat("1", 513))}}]]}""");
+        Assert.Equal((400, "context_length_exceeded"), (status, (string?)error["code"]));
+        Assert.Contains("prompt[1] has 513 tokens", (string)error["message"]!, StringComparison.Ordinal);
     }
 
     [Theory]

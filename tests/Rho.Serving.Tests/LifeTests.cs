@@ -58,12 +58,14 @@ public sealed class LifeTests : IDisposable
         await server.PostAsync("/v1/completions", new { model = "tiny", prompt = "The", max_tokens = 2 });
 
         // A second model beside the first: now the name is needed.
-        await server.Grpc.LoadModelAsync(new LoadModelRequest { Name = "other", Path = TestModels.Folder(seed: 2), ComputeType = "int8" });
+        await server.Grpc.LoadModelAsync(new LoadModelRequest { Name = "org/other", Path = TestModels.Folder(seed: 2), ComputeType = "int8" });
         var (status, refusal, _) = await server.RefusedAsync("/v1/completions", """{"prompt": "a"}""");
         Assert.Equal((400, "model"), (status, (string?)refusal["param"]));
-        await server.PostAsync("/v1/completions", new { model = "other", prompt = "The", max_tokens = 2 });
-        await server.Grpc.UnloadModelAsync(new UnloadModelRequest { Name = "other" });
-        Assert.Equal(404, (await server.RefusedAsync("/v1/completions", """{"model": "other", "prompt": "a"}""")).Status);
+        await server.PostAsync("/v1/completions", new { model = "org/other", prompt = "The", max_tokens = 2 });
+        foreach (var path in new[] { "org/other", "org%2Fother" })
+            Assert.Equal("org/other", (string?)JsonNode.Parse(await server.Http.GetStringAsync(new Uri("/v1/models/" + path, UriKind.Relative)))!["id"]);
+        await server.Grpc.UnloadModelAsync(new UnloadModelRequest { Name = "org/other" });
+        Assert.Equal(404, (await server.RefusedAsync("/v1/completions", """{"model": "org/other", "prompt": "a"}""")).Status);
     }
 
     [Fact]

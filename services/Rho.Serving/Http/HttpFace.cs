@@ -39,7 +39,8 @@ internal static class HttpFace
         group.MapPost("/v1/completions", Working(completions.AnswerAsync, health));
         group.MapPost("/v1/chat/completions", Working(app.Services.GetRequiredService<ChatEndpoint>().AnswerAsync, health));
         group.MapGet("/v1/models", (HttpContext context) => models.ListAsync(context));
-        group.MapGet("/v1/models/{name}", (HttpContext context, string name) => models.GetAsync(context, name));
+        // Names may have slashes, which clients write as they are or escaped; routing leaves these as they come.
+        group.MapGet("/v1/models/{**name}", (HttpContext context, string name) => models.GetAsync(context, name.Replace("%2F", "/", StringComparison.OrdinalIgnoreCase)));
         group.MapPost("/tokenize", (HttpContext context) => models.TokenizeAsync(context));
         group.MapPost("/detokenize", (HttpContext context) => models.DetokenizeAsync(context));
         group.MapGet("/tokenizer_info", (HttpContext context) => models.TokenizerInfoAsync(context));
