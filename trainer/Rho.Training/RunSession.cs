@@ -26,6 +26,7 @@ internal sealed class RunSession : IAsyncDisposable
     private long _checkpointAt = -1;
     private bool _allFail;                        // an error that all ranks have, so that they can still write a checkpoint together
     private TimeSpan _referenceTime;
+    private bool _metricsWait;                   // whether metrics are in memory that the disk did not take
 
     private RunSession(RunPlan plan, RunFolder? folder, EventStream events, StepRunner runner, CheckpointStore store, RunProgress progress, bool resumed)
     {
@@ -441,14 +442,20 @@ internal sealed class RunSession : IAsyncDisposable
         // Followers only say what goes wrong.
         if (!Leads && e is not (RunWarning or RunEnded)) return;
         // The loop, the checkpoint writer and the reference loader all have something to say.
+        string? problem;
+        bool isNew;
         lock (_events)
         {
             _metrics?.Write(e);
             _tensorBoard?.Write(e);
+            problem = _metrics?.Problem ?? _tensorBoard?.Problem;
+            isNew = problem != null && !_metricsWait;
+            _metricsWait = problem != null;
         }
 
         _meter.Record(e);
         _events.Publish(e);
+        if (isNew) Publish(new RunWarning { Step = e.Step, Message = $"metrics cannot be written: {problem}; they are kept in memory, and training goes on" });
     }
 
     private sealed class Waits

@@ -29,21 +29,20 @@ public sealed class MetricsFile : IDisposable
         ["run_ended"] = typeof(RunEnded),
     };
 
-    private readonly FileStream _file;
+    private readonly AppendLog _file;
 
     /// <summary>Opens the file to go on after <paramref name="step"/>: what a run that was cut off wrote beyond it goes away.</summary>
     internal MetricsFile(string directory, long step)
     {
         var path = Path.Combine(directory, FileName);
         if (File.Exists(path)) Truncate(path, step);
-        _file = new FileStream(path, FileMode.Append, FileAccess.Write, FileShare.ReadWrite | FileShare.Delete);
+        _file = AppendLog.Open(path);
     }
 
-    internal void Write(TrainingEvent e)
-    {
-        _file.Write(Encoding.UTF8.GetBytes(ToJson(e) + "\n"));
-        _file.Flush();
-    }
+    /// <summary>Why lines are still in memory; null where all are in the file.</summary>
+    internal string? Problem => _file.Problem;
+
+    internal void Write(TrainingEvent e) => _file.Write(Encoding.UTF8.GetBytes(ToJson(e) + "\n"));
 
     /// <summary>An event as a line of the file.</summary>
     public static string ToJson(TrainingEvent e)

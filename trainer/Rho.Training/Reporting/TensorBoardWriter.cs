@@ -10,19 +10,22 @@ namespace Rho.Training;
 /// </summary>
 internal sealed class TensorBoardWriter : IDisposable
 {
-    private readonly FileStream _file;
+    private readonly AppendLog _file;
 
     public TensorBoardWriter(string directory, long step)
     {
         Directory.CreateDirectory(directory);
         var seconds = DateTimeOffset.UtcNow.ToUnixTimeSeconds();
         var path = Path.Combine(directory, $"events.out.tfevents.{seconds:D10}.rho.{Environment.ProcessId}.{step}");
-        _file = new FileStream(path, FileMode.Create, FileAccess.Write, FileShare.Read);
+        _file = AppendLog.Open(path);
         // A resumed run goes on in a new file; the version record says that steps after it replace older ones.
         WriteEvent(0, payload => Field(payload, 3, Encoding.UTF8.GetBytes("brain.Event:2")));
     }
 
     /// <summary>The scalars of an event: every number of a step or an evaluation.</summary>
+    /// <summary>Why records are still in memory; null where all are in the file.</summary>
+    public string? Problem => _file.Problem;
+
     public void Write(TrainingEvent e)
     {
         var scalars = Scalars(e).Where(scalar => scalar.Value is { } value && double.IsFinite(value)).ToList();
@@ -71,19 +74,20 @@ internal sealed class TensorBoardWriter : IDisposable
         fill(payload);
 
         var data = payload.ToArray();
+        using var record = new MemoryStream();
         BinaryPrimitives.WriteUInt64LittleEndian(number, (ulong)data.Length);
-        _file.Write(number);
-        WriteChecksum(number);
-        _file.Write(data);
-        WriteChecksum(data);
-        _file.Flush();
+        record.Write(number);
+        WriteChecksum(record, number);
+        record.Write(data);
+        WriteChecksum(record, data);
+        _file.Write(record.ToArray());
     }
 
-    private void WriteChecksum(ReadOnlySpan<byte> data)
+    private static void WriteChecksum(MemoryStream record, ReadOnlySpan<byte> data)
     {
         Span<byte> bytes = stackalloc byte[4];
         BinaryPrimitives.WriteUInt32LittleEndian(bytes, MaskedCrc(data));
-        _file.Write(bytes);
+        record.Write(bytes);
     }
 
     internal static uint MaskedCrc(ReadOnlySpan<byte> data)
