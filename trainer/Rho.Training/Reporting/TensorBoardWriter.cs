@@ -22,10 +22,10 @@ internal sealed class TensorBoardWriter : IDisposable
         WriteEvent(0, payload => Field(payload, 3, Encoding.UTF8.GetBytes("brain.Event:2")));
     }
 
-    /// <summary>The scalars of an event: every number of a step or an evaluation.</summary>
     /// <summary>Why records are still in memory; null where all are in the file.</summary>
     public string? Problem => _file.Problem;
 
+    /// <summary>The scalars of an event: every number of a step or an evaluation.</summary>
     public void Write(TrainingEvent e)
     {
         var scalars = Scalars(e).Where(scalar => scalar.Value is { } value && double.IsFinite(value)).ToList();
