@@ -5,13 +5,12 @@ namespace Rho.Serving.Tests;
 /// <summary>The built-in page in a real browser, without any other network.</summary>
 public sealed class PageTests
 {
-    [Fact, Trait("Category", "Slow")]
+    [ToolFact("chromium"), Trait("Category", "Slow")]
     public async Task Page_StreamsAnAnswerWithColouredTokens_AndShowsErrors()
     {
-        var chromium = Tool.Find("chromium");
         await using var server = await TestServer.StartAsync();
         using var playwright = await Playwright.CreateAsync();
-        await using var browser = await playwright.Chromium.LaunchAsync(new BrowserTypeLaunchOptions { ExecutablePath = chromium, Args = ["--no-sandbox"] });
+        await using var browser = await playwright.Chromium.LaunchAsync(new BrowserTypeLaunchOptions { ExecutablePath = Tool.Find("chromium"), Args = ["--no-sandbox"] });
         var page = await browser.NewPageAsync();
         page.SetDefaultTimeout((float)TestServer.Patience.TotalMilliseconds);
         var foreign = new List<string>();
