@@ -2,11 +2,13 @@ using System.CommandLine;
 using Rho;
 using Rho.Benchmarks;
 using Rho.Benchmarks.Experiment;
+using Rho.Benchmarks.Scoring;
 
 // ./rho bench runs this. Without a command: speed and memory side by side with the PyTorch program.
 var root = new RootCommand("Measures Rho. Without a command: training, scoring and generation side by side with torch_llama.py, each figure from a process of its own.")
 {
     ServingLoad.Command(),
+    ScoringSpeed.Command(),
     WeightFormats.Command(),
     TokenizerSpeed.Command(),
     CorpusSpeed.Command(),

@@ -230,6 +230,39 @@ public sealed class FaultTests : IAsyncLifetime
         shards.ForEach(shard => shard.Dispose());
     }
 
+    [Fact]
+    public Task MixedLoad_LeavesNothingBehind() => MixedLoadAsync(rounds: 15);
+
+    [Fact]
+    [Trait("Category", "Slow")]
+    public Task MixedLoad_ForLong_LeavesNothingBehind() => MixedLoadAsync(rounds: 600);
+
+    /// <summary>New shards, cached ones, single sequences, and clients that leave, from several clients at once.</summary>
+    private async Task MixedLoadAsync(int rounds)
+    {
+        var scorer = await StubScorer.StartAsync("rate=0", $"cache={_folder["cache"]}");
+        _owned.Add(scorer);
+        await Task.WhenAll(Enumerable.Range(0, 4).Select(i => RunAsync(i, 5)));
+        var before = scorer.ResidentBytes;
+        await Task.WhenAll(Enumerable.Range(0, 4).Select(i => RunAsync(i + 4, rounds)));
+        await EventuallyAsync(async () => await scorer.MetricAsync("rho_scoring_streams") == 0 && await scorer.MetricAsync("rho_scoring_queue_tokens") == 0);
+        Assert.InRange(scorer.ResidentBytes - before, long.MinValue, 400L << 20); // a heap may grow with the machine, a leak grows with the rounds
+
+        async Task RunAsync(int index, int times)
+        {
+            var client = Client([scorer]);
+            for (var round = 0; round < times; round++)
+            {
+                using var shard = TestData.Shard(_folder[$"mixed{index}"], 60, 700, seed: 1000 * index + round);
+                Assert.Equal(TestData.Expected(shard, true), await ReadAsync(client, shard: shard));
+                Assert.Equal(TestData.Expected(shard, true), await ReadAsync(client, shard: shard));
+                await foreach (var _ in client.ScoreShardAsync(_shard, true)) break;
+                var sequences = Enumerable.Range(0, 10).Select(i => new SequenceTokens((ulong)i, [.. Enumerable.Range(0, 50 * (i + 1)).Select(t => t % 1000)]));
+                Assert.Equal(10, await client.ScoreAsync(sequences.ToAsyncEnumerable()).CountAsync());
+            }
+        }
+    }
+
     private static async Task EventuallyAsync(Func<Task<bool>> condition)
     {
         using var patience = new CancellationTokenSource(Patience);
