@@ -66,7 +66,9 @@ internal sealed class ChatEndpoint(ModelRegistry registry, ServingOptions option
     {
         var stream = new EventStream(context, options.ReaderTimeout);
         var begun = new bool[call.Answers.Choices];
-        try
+        await stream.AnswerAsync(SendChunksAsync, call.Request.IncludeUsage ? WriteUsage : null);
+
+        async Task SendChunksAsync()
         {
             await foreach (var (_, chunk) in call.Answers.ReadAsync(context.RequestAborted))
             {
@@ -79,24 +81,15 @@ internal sealed class ChatEndpoint(ModelRegistry registry, ServingOptions option
                 if (chunk.Text.Length > 0 || chunk.Tokens.Count > 0) await stream.SendAsync(json => call.WriteDelta(json, chunk.Choice, chunk.Text, chunk.Tokens));
                 if (chunk.Finish is not null) await stream.SendAsync(json => call.WriteDelta(json, chunk.Choice, null, [], finish: chunk.Finish, stopReason: chunk.StopReason));
             }
-
-            if (call.Request.IncludeUsage)
-            {
-                await stream.SendAsync(json =>
-                {
-                    call.Begin(json, "chat.completion.chunk");
-                    json.WriteStartArray("choices");
-                    json.WriteEndArray();
-                    call.Answers.WriteUsage(json);
-                    json.WriteEndObject();
-                });
-            }
-
-            await stream.EndAsync();
         }
-        catch (Exception exception) when (context.Response.HasStarted && !context.RequestAborted.IsCancellationRequested)
+
+        void WriteUsage(Utf8JsonWriter json)
         {
-            await stream.SendAsync(json => OpenAiErrors.Write(json, exception));
+            call.Begin(json, "chat.completion.chunk");
+            json.WriteStartArray("choices");
+            json.WriteEndArray();
+            call.Answers.WriteUsage(json);
+            json.WriteEndObject();
         }
     }
 

@@ -84,7 +84,9 @@ internal sealed class CompletionEndpoint(ModelRegistry registry, ServingOptions 
         var stream = new EventStream(context, options.ReaderTimeout);
         var scores = Enumerable.Range(0, call.Answers.Choices).Select(_ => call.NewScores()).ToArray();
         var echoed = new bool[call.Answers.Choices];
-        try
+        await stream.AnswerAsync(SendChunksAsync, call.Request.IncludeUsage ? WriteUsage : null);
+
+        async Task SendChunksAsync()
         {
             await foreach (var (prompt, chunk) in call.Answers.ReadAsync(context.RequestAborted))
             {
@@ -106,24 +108,15 @@ internal sealed class CompletionEndpoint(ModelRegistry registry, ServingOptions 
                     scores[number]?.Clear();
                 }
             }
-
-            if (call.Request.IncludeUsage)
-            {
-                await stream.SendAsync(json =>
-                {
-                    call.Begin(json);
-                    json.WriteStartArray("choices");
-                    json.WriteEndArray();
-                    call.Answers.WriteUsage(json);
-                    json.WriteEndObject();
-                });
-            }
-
-            await stream.EndAsync();
         }
-        catch (Exception exception) when (context.Response.HasStarted && !context.RequestAborted.IsCancellationRequested)
+
+        void WriteUsage(Utf8JsonWriter json)
         {
-            await stream.SendAsync(json => OpenAiErrors.Write(json, exception));
+            call.Begin(json);
+            json.WriteStartArray("choices");
+            json.WriteEndArray();
+            call.Answers.WriteUsage(json);
+            json.WriteEndObject();
         }
     }
 

@@ -19,8 +19,26 @@ internal sealed class EventStream(HttpContext context, TimeSpan patience)
         await FlushAsync();
     }
 
+    /// <summary>
+    /// Sends a whole answer: its chunks, its usage where that is asked for, and the end. An answer that fails on the way ends with an
+    /// event that says why instead.
+    /// </summary>
+    public async Task AnswerAsync(Func<Task> sendChunks, Action<Utf8JsonWriter>? usage)
+    {
+        try
+        {
+            await sendChunks();
+            if (usage is not null) await SendAsync(usage);
+            await EndAsync();
+        }
+        catch (Exception exception) when (context.Response.HasStarted && !context.RequestAborted.IsCancellationRequested)
+        {
+            await SendAsync(json => OpenAiErrors.Write(json, exception));
+        }
+    }
+
     /// <summary>Says that the answer is whole. Nothing else may say so.</summary>
-    public async Task EndAsync()
+    private async Task EndAsync()
     {
         _buffer.ResetWrittenCount();
         _buffer.Write("data: [DONE]\n\n"u8);
