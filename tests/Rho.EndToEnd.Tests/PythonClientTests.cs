@@ -17,6 +17,7 @@ public sealed class PythonClientTests(Workshop workshop) : IDisposable
     [InlineData("tests.test_selection")]
     [InlineData("tests.test_generated")]
     [InlineData("tests.test_client")]
+    [InlineData("tests.test_leaving")]
     public async Task OwnTests_Pass(string module) => await RunAsync("-m", "unittest", "-v", module);
 
     /// <summary>What the user's loop selects is, batch by batch, what Rho's trainer would select of the same losses.</summary>

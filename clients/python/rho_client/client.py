@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import queue
 import random
 import socket
 import threading
 import time
 import uuid
+import weakref
 from dataclasses import dataclass
-from typing import Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, TypeVar, Union
+from typing import Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
 
 import grpc
 import numpy as np
 
 from ._proto import scoring_pb2 as wire
 from ._proto import scoring_pb2_grpc
+from ._streams import Silence, Stop, prefetched, watched
 from .errors import CorruptData, Mismatch, RhoError, Unauthenticated, Unavailable
 from .losses import BYTES_PER_LOSS, decode_losses
 from .shards import TokenShard
@@ -26,9 +27,7 @@ _MAX_OPEN_TOKENS = 262_144  # of `score`: sent and not answered
 _MAX_INTERNAL_FAILURES = 4
 _LOOKUP_SECONDS = 30.0
 _AVOID_SECONDS = 3.0
-_END = object()
 
-T = TypeVar("T")
 TokenArray = Union[np.ndarray, Sequence[int]]
 
 
@@ -188,6 +187,8 @@ class ScorerClient:
         self._looked_up_at = -1e9
         self._reference: Optional[Reference] = None
         self._probe: Optional[np.ndarray] = None
+        self._stops: "weakref.WeakSet[Stop]" = weakref.WeakSet()
+        self._closed = False
 
     def __enter__(self) -> "ScorerClient":
         return self
@@ -196,7 +197,12 @@ class ScorerClient:
         self.close()
 
     def close(self) -> None:
-        """Ends all streams and connections."""
+        """Ends all streams and connections. Whoever still reads a stream gets a RhoError."""
+        with self._lock:
+            self._closed = True
+            stops = list(self._stops)
+        for stop in stops:
+            stop.set()
         for replica in [*self._replicas.values(), *self._left]:
             replica.channel.close()
 
@@ -227,6 +233,9 @@ class ScorerClient:
         A stream that breaks goes on at another scorer with the first sequence that did not arrive. Raises Unavailable when no
         scorer made progress for the budget, CorruptData when the tokens do not have the shard's hash, Mismatch and RhoError
         when a scorer refuses the shard; the message says why.
+
+        A reader that leaves (`break`, an exception, `close()` of the iterator, or nothing refers to it any more) ends the stream
+        and frees its work at the scorer at once.
         """
         if not isinstance(shard, TokenShard):
             shard = TokenShard.from_array(shard)
@@ -234,7 +243,8 @@ class ScorerClient:
         if not 0 <= first_sequence <= end <= shard.sequences:
             raise RhoError(f"sequences {first_sequence} to {end} are not inside the shard's {shard.sequences}")
         self.describe()
-        return _prefetched(lambda: self._shard_blocks(shard, documents_see_each_other, first_sequence, end), self._prefetch)
+        stop = self._new_stop()
+        return prefetched(lambda: self._shard_blocks(shard, documents_see_each_other, first_sequence, end, stop), self._prefetch, stop)
 
     def score(
         self,
@@ -249,9 +259,10 @@ class ScorerClient:
         """
         self.describe()
         exchange = _Exchange(_numbered(sequences), self)
+        stop = self._new_stop()
         while not exchange.done:
             # A stream that gave answers before it broke counts as progress: the next one starts with fresh patience.
-            yield from self._retry_iterating(exchange)
+            yield from self._retry_iterating(exchange, stop)
 
     def info(self) -> List[ScorerInfo]:
         """Load of each scorer that answers."""
@@ -287,21 +298,21 @@ class ScorerClient:
     # Retries and the choice among scorers
 
     def _retry(self, budget: float, attempt: "Callable[[_Progress], None]") -> None:
-        progress = _Progress(budget)
+        progress = _Progress(budget, self._new_stop())
         while True:
             try:
                 return attempt(progress)
             except _ReplicaFailed as failure:
                 progress.wait_after(failure, self._names())
 
-    def _retry_iterating(self, exchange: "_Exchange") -> Iterator[SequenceLosses]:
-        progress = _Progress(self._budget)
+    def _retry_iterating(self, exchange: "_Exchange", stop: Stop) -> Iterator[SequenceLosses]:
+        progress = _Progress(self._budget, stop)
         while True:
-            replica = self._choose(progress.last_failed)
+            replica = self._choose(progress)
             try:
-                with _translating(replica):
-                    self._agree(replica)
-                    for answer in exchange.run(replica):
+                with _translating(replica, stop):
+                    self._agree(replica, stop)
+                    for answer in exchange.run(replica, stop):
                         progress.step()
                         yield answer
                 return
@@ -315,23 +326,33 @@ class ScorerClient:
     def _on_one(self, progress: "_Progress", work: "Callable[[_Replica], None]") -> None:
         """Lets one scorer do something. An attempt that got somewhere before its scorer failed returns."""
         before = progress.steps
-        replica = self._choose(progress.last_failed)
+        replica = self._choose(progress)
         try:
-            with _translating(replica):
-                self._agree(replica)
+            with _translating(replica, progress.stop):
+                self._agree(replica, progress.stop)
                 work(replica)
         except _ReplicaFailed:
             progress.failed(replica)
             if progress.steps == before:
                 raise
 
-    def _agree(self, replica: _Replica) -> None:
+    def _new_stop(self) -> Stop:
+        """A stop that closing the client sets."""
+        stop = Stop()
+        with self._lock:
+            self._stops.add(stop)
+            if self._closed:
+                stop.set()
+        return stop
+
+    def _agree(self, replica: _Replica, stop: Stop) -> None:
         """On first use of a scorer: what it serves is what is wanted and what the other scorers serve."""
         if replica.agreed:
             return
         wanted = self._reference.fingerprint if self._reference else self._wanted
-        answer = replica.stub.Describe(
-            wire.DescribeRequest(reference=wanted, tokenizer_fingerprint=self._tokenizer), timeout=self._connect_timeout, metadata=self._metadata)
+        request = wire.DescribeRequest(reference=wanted, tokenizer_fingerprint=self._tokenizer)
+        with stop.cancelling(replica.stub.Describe.future(request, timeout=self._connect_timeout, metadata=self._metadata)) as call:
+            answer = call.result()
         probe = np.frombuffer(answer.probe_losses, "<f4")
         with self._lock:
             if self._reference is None:
@@ -347,8 +368,9 @@ class ScorerClient:
                 "(probe batch differs): it or they are broken; nothing of it was used")
         replica.agreed = True
 
-    def _choose(self, but_not: Optional[_Replica]) -> _Replica:
-        """Of the scorers that work the one with the fewest queued tokens, by chance among equals."""
+    def _choose(self, progress: "_Progress") -> _Replica:
+        """Of the scorers that work the one with the fewest queued tokens, by chance among equals; the last that failed comes last."""
+        progress.stop.check()
         replicas = self._all()
         if len(replicas) == 1:
             return replicas[0]
@@ -360,7 +382,7 @@ class ScorerClient:
                 load[replica] = 1 << 62 if answer.draining else max(answer.queued_tokens, replica.own_tokens)
             except grpc.RpcError:
                 replica.failed_at = time.monotonic()
-        return min(replicas, key=lambda replica: (replica is but_not, replica.failed_lately, load.get(replica, 0), random.random()))
+        return min(replicas, key=lambda replica: (replica is progress.last_failed, replica.failed_lately, load.get(replica, 0), random.random()))
 
     def _all(self) -> List[_Replica]:
         with self._lock:
@@ -418,17 +440,17 @@ class ScorerClient:
 
     # One shard
 
-    def _shard_blocks(self, shard: TokenShard, see: bool, first: int, end: int) -> Iterator[LossBlock]:
+    def _shard_blocks(self, shard: TokenShard, see: bool, first: int, end: int, stop: Stop) -> Iterator[LossBlock]:
         reached = first
         while reached < end:
             # As _retry and _on_one, but what is done in between is yielded.
-            progress = _Progress(self._budget)
+            progress = _Progress(self._budget, stop)
             while reached < end:
-                replica = self._choose(progress.last_failed)
+                replica = self._choose(progress)
                 try:
-                    with _translating(replica):
-                        self._agree(replica)
-                        for block in self._shard_stream(replica, shard, see, reached, end):
+                    with _translating(replica, stop):
+                        self._agree(replica, stop)
+                        for block in self._shard_stream(replica, shard, see, reached, end, stop):
                             reached = block.first_sequence + block.losses.shape[0]
                             progress.step()
                             yield block
@@ -438,7 +460,7 @@ class ScorerClient:
                         break
                     progress.wait_after(failure, self._names())
 
-    def _shard_stream(self, replica: _Replica, shard: TokenShard, see: bool, first: int, end: int) -> Iterator[LossBlock]:
+    def _shard_stream(self, replica: _Replica, shard: TokenShard, see: bool, first: int, end: int, stop: Stop) -> Iterator[LossBlock]:
         length = shard.length
         open_request = wire.ScoreShardRequest(open=wire.ShardOpen(
             reference=self._reference.fingerprint if self._reference else "", tokenizer_fingerprint=self._tokenizer,
@@ -462,27 +484,28 @@ class ScorerClient:
         own = (end - first) * length
         replica.own_tokens += own
         try:
-            for response in _watched(call, self._stall_timeout):
-                kind = response.WhichOneof("kind")
-                if kind == "send_tokens":
-                    send_tokens.set()
-                elif kind == "block":
-                    if response.block.first_token != next_token:
-                        raise _ReplicaFailed(replica.address, f"sent losses of token {response.block.first_token} where {next_token} was next", internal=True)
-                    columns = self._decode(response.block.scores, replica)
-                    tokens = len(columns["losses"])
-                    next_token += tokens
-                    replica.own_tokens -= tokens
-                    own -= tokens
-                    begun = {name: np.concatenate((begun[name], column)) for name, column in columns.items()} if begun else columns
-                    have = len(begun["losses"])
-                    whole = have // length
-                    if whole:
-                        block = {name: column[:whole * length].reshape(whole, length, *column.shape[1:]) for name, column in begun.items()}
-                        begun = {name: column[whole * length:] for name, column in begun.items()} if have % length else {}
-                        yield LossBlock((next_token - have) // length, **block)
-                    if next_token == end * length:
-                        return
+            with stop.cancelling(call):
+                for response in watched(call, self._stall_timeout):
+                    kind = response.WhichOneof("kind")
+                    if kind == "send_tokens":
+                        send_tokens.set()
+                    elif kind == "block":
+                        if response.block.first_token != next_token:
+                            raise _ReplicaFailed(replica.address, f"sent losses of token {response.block.first_token} where {next_token} was next", internal=True)
+                        columns = self._decode(response.block.scores, replica)
+                        tokens = len(columns["losses"])
+                        next_token += tokens
+                        replica.own_tokens -= tokens
+                        own -= tokens
+                        begun = {name: np.concatenate((begun[name], column)) for name, column in columns.items()} if begun else columns
+                        have = len(begun["losses"])
+                        whole = have // length
+                        if whole:
+                            block = {name: column[:whole * length].reshape(whole, length, *column.shape[1:]) for name, column in begun.items()}
+                            begun = {name: column[whole * length:] for name, column in begun.items()} if have % length else {}
+                            yield LossBlock((next_token - have) // length, **block)
+                        if next_token == end * length:
+                            return
             raise _ReplicaFailed(replica.address, "ended the stream before the last sequence", internal=True)
         finally:
             replica.own_tokens -= own
@@ -494,7 +517,8 @@ class ScorerClient:
 class _Progress:
     """How far some work has got over all its attempts, and whether another attempt is worth it."""
 
-    def __init__(self, budget: float):
+    def __init__(self, budget: float, stop: Stop):
+        self.stop = stop
         self._budget = budget
         self._last = time.monotonic()
         self._delay = 0.1
@@ -519,7 +543,7 @@ class _Progress:
         if idle >= self._budget or self._internal >= _MAX_INTERNAL_FAILURES:
             raise Unavailable(f"no scorer of {names} made progress for {idle:.0f} s; last: {failure}") from failure
         delay = failure.retry_after if failure.retry_after is not None else self._delay * random.uniform(0.5, 1.5)
-        time.sleep(min(delay, max(0.0, self._budget - idle)))
+        self.stop.sleep(min(delay, max(0.0, self._budget - idle)))
         self._delay = min(5.0, self._delay * 2)
 
 
@@ -541,7 +565,7 @@ class _Exchange:
     def done(self) -> bool:
         return self._source_ended and not self._unanswered
 
-    def run(self, replica: _Replica) -> Iterator[SequenceLosses]:
+    def run(self, replica: _Replica, stop: Stop) -> Iterator[SequenceLosses]:
         client = self._client
         ended = threading.Event()
         failed = threading.Event()
@@ -588,25 +612,26 @@ class _Exchange:
         call = replica.stub.Score(requests(), metadata=client._metadata)
         partial: Dict[int, List[Dict[str, np.ndarray]]] = {}
         try:
-            for response in call:
-                if response.id not in self._unanswered:
-                    raise _ReplicaFailed(replica.address, f"answered sequence {response.id}, which was not asked for", internal=True)
-                parts = partial.setdefault(response.id, [])
-                filled = sum(len(part["losses"]) for part in parts)
-                size = self._unanswered[response.id][0].size
-                columns = client._decode(response.scores, replica)
-                count = len(columns["losses"])
-                if response.first_token != filled or filled + count > size:
-                    raise _ReplicaFailed(replica.address, f"sent losses of token {response.first_token} of sequence {response.id} where {filled} was next", internal=True)
-                parts.append(columns)
-                if filled + count < size:
-                    continue
-                del partial[response.id]
-                with self._room:
-                    del self._unanswered[response.id]
-                    self._open_tokens -= size
-                    self._room.notify_all()
-                yield SequenceLosses(response.id, **{name: np.concatenate([part[name] for part in parts]) for name in columns})
+            with stop.cancelling(call):
+                for response in call:
+                    if response.id not in self._unanswered:
+                        raise _ReplicaFailed(replica.address, f"answered sequence {response.id}, which was not asked for", internal=True)
+                    parts = partial.setdefault(response.id, [])
+                    filled = sum(len(part["losses"]) for part in parts)
+                    size = self._unanswered[response.id][0].size
+                    columns = client._decode(response.scores, replica)
+                    count = len(columns["losses"])
+                    if response.first_token != filled or filled + count > size:
+                        raise _ReplicaFailed(replica.address, f"sent losses of token {response.first_token} of sequence {response.id} where {filled} was next", internal=True)
+                    parts.append(columns)
+                    if filled + count < size:
+                        continue
+                    del partial[response.id]
+                    with self._room:
+                        del self._unanswered[response.id]
+                        self._open_tokens -= size
+                        self._room.notify_all()
+                    yield SequenceLosses(response.id, **{name: np.concatenate([part[name] for part in parts]) for name in columns})
         except grpc.RpcError:
             if failed.is_set() and self._source_failure is not None:
                 raise self._source_failure
@@ -623,13 +648,19 @@ class _Exchange:
 class _translating:
     """Turns what gRPC raises into what the caller can do about it."""
 
-    def __init__(self, replica: _Replica):
+    def __init__(self, replica: _Replica, stop: Stop):
         self._replica = replica
+        self._stop = stop
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: object, error: Optional[BaseException], trace: object) -> None:
+        # ValueError: a call on a channel that was closed.
+        if self._stop.is_set and isinstance(error, (grpc.RpcError, grpc.FutureCancelledError, ValueError)):
+            self._stop.check()
+        if isinstance(error, Silence):
+            raise _ReplicaFailed(self._replica.address, str(error)) from error
         if not isinstance(error, grpc.RpcError):
             return
         code, detail, where = error.code(), error.details() or "", f"scorer {self._replica.address}"
@@ -648,83 +679,6 @@ class _translating:
         raise _ReplicaFailed(
             self._replica.address, f"{code.name}: {detail}", float(wait) if wait.isdigit() else None,
             code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)) from error
-
-
-def _watched(call: "Iterator[T]", timeout: float) -> "Iterator[T]":
-    """The call's messages; when none comes for `timeout` seconds, the call is cancelled."""
-    last = [time.monotonic()]
-    stalled = threading.Event()
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.wait(min(1.0, timeout / 4)):
-            if time.monotonic() - last[0] > timeout:
-                stalled.set()
-                call.cancel()  # type: ignore[attr-defined]
-                return
-
-    watcher = threading.Thread(target=watch, name="rho-watch", daemon=True)
-    watcher.start()
-    try:
-        while True:
-            last[0] = time.monotonic()
-            try:
-                message = next(call)
-            except StopIteration:
-                return
-            except grpc.RpcError as error:
-                if stalled.is_set():
-                    raise _ReplicaFailed("scorer", f"nothing came for {timeout:.0f} s") from error
-                raise
-            last[0] = float("inf")  # what the reader does with a message is no silence of the scorer
-            yield message
-    finally:
-        over.set()
-
-
-def _prefetched(make: "Callable[[], Iterator[T]]", size: int) -> "Iterator[T]":
-    """Runs an iterator in a thread, `size` items ahead of the reader."""
-    items: "queue.Queue[object]" = queue.Queue(size)
-    stop = threading.Event()
-
-    def put(item: object) -> bool:
-        while not stop.is_set():
-            try:
-                items.put(item, timeout=0.2)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def run() -> None:
-        iterator = make()
-        try:
-            for item in iterator:
-                if not put(item):
-                    break
-            else:
-                put(_END)
-        except BaseException as error:  # whatever it is, the reader sees it
-            put(error)
-        finally:
-            iterator.close()  # type: ignore[attr-defined]
-
-    thread = threading.Thread(target=run, name="rho-prefetch", daemon=True)
-
-    def read() -> "Iterator[T]":
-        thread.start()
-        try:
-            while True:
-                item = items.get()
-                if item is _END:
-                    return
-                if isinstance(item, BaseException):
-                    raise item
-                yield item  # type: ignore[misc]
-        finally:
-            stop.set()
-
-    return read()
 
 
 def _numbered(sequences: "Iterable[object]") -> "Iterator[Tuple[int, np.ndarray, bytes]]":

@@ -3,8 +3,11 @@
 import glob
 import json
 import os
+import re
 import subprocess
 import threading
+import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +66,7 @@ class Scorer:
     def __init__(self, reference, *options):
         environment = dict(os.environ, OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE")
         self.process = subprocess.Popen(
-            [executable(), "scorer", "--reference", str(reference), "--port", "0", "--dtype", "float32", *map(str, options)],
+            [executable(), "scorer", "--reference", str(reference), "--port", "0", "--http", "0", "--dtype", "float32", *map(str, options)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
         self._errors = []
         self._reading = threading.Thread(target=lambda: self._errors.extend(self.process.stderr), daemon=True)
@@ -79,6 +82,15 @@ class Scorer:
             starting.cancel()
         self.close()
         raise RuntimeError("the scorer did not start: " + "".join(self._errors))
+
+    def metric(self, name):
+        """A metric's value, the sum over its series."""
+        deadline = time.monotonic() + 60
+        while not (http := re.search(r"listens for HTTP on (http://\S+)", "".join(self._errors))) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        with urllib.request.urlopen(http[1].rstrip("/") + "/metrics", timeout=60) as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(float(line.split()[-1]) for line in lines if re.match(re.escape(name) + r"[ {]", line))
 
     def kill(self):
         self.process.kill()
