@@ -17,15 +17,15 @@ public sealed record HealthReport(bool Live, bool Ready, bool Progressing, IRead
 /// </summary>
 public sealed class ServiceHealth(TimeProvider time, TimeSpan stallTimeout) : IDisposable
 {
+    private readonly TimeProvider _time = time;
     private readonly Lock _lock = new();
     private readonly SortedDictionary<string, string> _missing = new(StringComparer.Ordinal);
     private readonly SortedDictionary<string, string> _degraded = new(StringComparer.Ordinal);
     private readonly CancellationTokenSource _draining = new();
     private TaskCompletionSource _changed = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private string? _failure;
+    private readonly List<Worker> _workers = [];
     private bool _stopping;
-    private long _waiting;
-    private long _lastProgress = time.GetTimestamp();
 
     /// <summary>
     /// Cancelled when the service stops, after balancers had time to notice. Long streams link to it, end at the next message
@@ -33,12 +33,12 @@ public sealed class ServiceHealth(TimeProvider time, TimeSpan stallTimeout) : ID
     /// </summary>
     public CancellationToken Draining => _draining.Token;
 
-    /// <summary>Items of work that wait or run: added less completed and dropped.</summary>
+    /// <summary>Items of work that wait or run at all workers: added less completed and dropped.</summary>
     public long Waiting
     {
         get
         {
-            lock (_lock) return _waiting;
+            lock (_lock) return _workers.Sum(worker => worker.Waiting);
         }
     }
 
@@ -59,34 +59,16 @@ public sealed class ServiceHealth(TimeProvider time, TimeSpan stallTimeout) : ID
     /// <summary>Something broke that only a restart mends, such as the loop that owns the model: neither live nor ready.</summary>
     public void Failed(string reason) => Change(() => _failure = reason);
 
-    /// <summary>Work arrived.</summary>
-    public void WorkAdded(int items = 1)
+    /// <summary>Watches the progress of one of those that work, such as the loop that owns a model: others' progress does not hide its stall.</summary>
+    /// <param name="name">What reasons call it.</param>
+    public Worker Watch(string name)
     {
         lock (_lock)
         {
-            // An idle service starts its stall clock with the first item.
-            if (_waiting == 0) _lastProgress = time.GetTimestamp();
-            _waiting += items;
+            var worker = new Worker(this, name);
+            _workers.Add(worker);
+            return worker;
         }
-    }
-
-    /// <summary>Work was completed: a batch, a step.</summary>
-    public void WorkCompleted(int items = 1)
-    {
-        lock (_lock)
-        {
-            _waiting -= items;
-            _lastProgress = time.GetTimestamp();
-        }
-    }
-
-    /// <summary>A batch got on without completing an item, such as one token of many sequences.</summary>
-    public void Progressed() => WorkCompleted(0);
-
-    /// <summary>Work went away undone, because its caller did. It counts as no progress.</summary>
-    public void WorkDropped(int items = 1)
-    {
-        lock (_lock) _waiting -= items;
     }
 
     /// <summary>Health at this moment.</summary>
@@ -94,15 +76,14 @@ public sealed class ServiceHealth(TimeProvider time, TimeSpan stallTimeout) : ID
     {
         lock (_lock)
         {
-            var idle = time.GetElapsedTime(_lastProgress);
-            var stalled = _waiting > 0 && idle > stallTimeout;
+            var stalled = _workers.Where(worker => worker.Waiting > 0 && worker.Idle > stallTimeout).ToArray();
             var reasons = new List<string>();
             if (_failure is not null) reasons.Add($"failed: {_failure}");
             if (_stopping) reasons.Add("stopping");
             reasons.AddRange(_missing.Select(entry => $"{entry.Key}: {entry.Value}"));
-            if (stalled) reasons.Add($"stalled: {_waiting} items wait, and none was completed for {idle.TotalSeconds:F0} s");
+            reasons.AddRange(stalled.Select(worker => $"stalled: {worker.Name}: {worker.Waiting} items wait, and none was completed for {worker.Idle.TotalSeconds:F0} s"));
             reasons.AddRange(_degraded.Select(entry => $"degraded: {entry.Key}: {entry.Value}"));
-            return new HealthReport(_failure is null, _failure is null && !_stopping && _missing.Count == 0, !stalled, reasons);
+            return new HealthReport(_failure is null, _failure is null && !_stopping && _missing.Count == 0, stalled.Length == 0, reasons);
         }
     }
 
@@ -130,5 +111,60 @@ public sealed class ServiceHealth(TimeProvider time, TimeSpan stallTimeout) : ID
         }
 
         changed.SetResult();
+    }
+
+    /// <summary>One of those that work. Disposing it takes it out of the service's health.</summary>
+    public sealed class Worker : IDisposable
+    {
+        private readonly ServiceHealth _health;
+        private long _lastProgress;
+
+        internal Worker(ServiceHealth health, string name)
+        {
+            (_health, Name) = (health, name);
+            _lastProgress = health._time.GetTimestamp();
+        }
+
+        internal string Name { get; }
+
+        internal long Waiting { get; private set; }
+
+        internal TimeSpan Idle => _health._time.GetElapsedTime(_lastProgress);
+
+        /// <summary>Work arrived.</summary>
+        public void Added(int items = 1)
+        {
+            lock (_health._lock)
+            {
+                // Who is idle starts the stall clock with the first item.
+                if (Waiting == 0) _lastProgress = _health._time.GetTimestamp();
+                Waiting += items;
+            }
+        }
+
+        /// <summary>Work was completed: a batch, a step.</summary>
+        public void Completed(int items = 1)
+        {
+            lock (_health._lock)
+            {
+                Waiting -= items;
+                _lastProgress = _health._time.GetTimestamp();
+            }
+        }
+
+        /// <summary>A batch got on without completing an item, such as one token of many sequences.</summary>
+        public void Progressed() => Completed(0);
+
+        /// <summary>Work went away undone, because its caller did. It counts as no progress.</summary>
+        public void Dropped(int items = 1)
+        {
+            lock (_health._lock) Waiting -= items;
+        }
+
+        /// <inheritdoc/>
+        public void Dispose()
+        {
+            lock (_health._lock) _health._workers.Remove(this);
+        }
     }
 }

@@ -62,7 +62,7 @@ public sealed class ScoringHost : IAsyncDisposable
             store = await OpenStoreAsync(options, metrics, app.Services.GetRequiredService<ILoggerFactory>(), cancellation).ConfigureAwait(false);
             foreach (var model in models)
             {
-                var reference = await ServedReference.StartAsync(model, options, metrics, new HealthWatch(health), cancellation).ConfigureAwait(false);
+                var reference = await ServedReference.StartAsync(model, options, metrics, new HealthWatch(health.Watch($"reference {model.Fingerprint}")), cancellation).ConfigureAwait(false);
                 references.Add(reference);
                 await reference.AgreeWithAsync(store, cancellation).ConfigureAwait(false);
             }
@@ -173,12 +173,12 @@ public sealed class ScoringHost : IAsyncDisposable
             state: null, TimeSpan.Zero, TimeSpan.FromMilliseconds(250));
     }
 
-    private sealed class HealthWatch(ServiceHealth health) : IWorkWatch
+    private sealed class HealthWatch(ServiceHealth.Worker worker) : IWorkWatch
     {
-        public void Added() => health.WorkAdded();
+        public void Added() => worker.Added();
 
-        public void Completed() => health.WorkCompleted();
+        public void Completed() => worker.Completed();
 
-        public void Dropped() => health.WorkDropped();
+        public void Dropped() => worker.Dropped();
     }
 }

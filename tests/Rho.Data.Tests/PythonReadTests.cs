@@ -32,10 +32,9 @@ public sealed class PythonReadTests : IDisposable
 
     public void Dispose() => _folder.Dispose();
 
-    [Fact]
+    [FileFact("/usr/bin/python3", "/usr/lib/python3/dist-packages/numpy")]
     public async Task NumPy_ReadsShardsAndScores_AsWritten()
     {
-        if (!File.Exists("/usr/bin/python3") || !Directory.Exists("/usr/lib/python3/dist-packages/numpy")) return;
         TokenShard.Write(_folder.File("shard"), [1, 2, 3, 4, 5, 0], 3, 100, [new Piece(0, 0, 3, 0), new Piece(1, 0, 2, 1)]);
         string[] scores = ["f16", "f32", "log8"];
         foreach (var name in scores)

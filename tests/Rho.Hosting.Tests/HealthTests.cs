@@ -63,7 +63,7 @@ public class HealthTests
         using var channel = host.Channel();
         using var call = new Health.HealthClient(channel).Watch(new HealthCheckRequest(), deadline: DateTime.UtcNow + ProbeHost.Limit);
         Assert.True(await call.ResponseStream.MoveNext());
-        host.Health.WorkAdded();
+        host.Health.Watch("model").Added();
         Assert.True(await call.ResponseStream.MoveNext());
         Assert.Equal(ServingStatus.NotServing, call.ResponseStream.Current.Status);
     }

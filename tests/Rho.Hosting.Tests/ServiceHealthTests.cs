@@ -4,8 +4,13 @@ public sealed class ServiceHealthTests : IDisposable
 {
     private readonly ManualTime _time = new();
     private readonly ServiceHealth _health;
+    private readonly ServiceHealth.Worker _worker;
 
-    public ServiceHealthTests() => _health = new ServiceHealth(_time, TimeSpan.FromSeconds(60));
+    public ServiceHealthTests()
+    {
+        _health = new ServiceHealth(_time, TimeSpan.FromSeconds(60));
+        _worker = _health.Watch("model");
+    }
 
     public void Dispose() => _health.Dispose();
 
@@ -49,24 +54,24 @@ public sealed class ServiceHealthTests : IDisposable
     public void Work_ThatWaitsTooLong_Stalls()
     {
         _time.Advance(TimeSpan.FromHours(1));
-        _health.WorkAdded(2);
+        _worker.Added(2);
         _time.Advance(TimeSpan.FromSeconds(60));
         Assert.True(_health.Report().Progressing);
         _time.Advance(TimeSpan.FromSeconds(1));
         Assert.False(_health.Report().Progressing);
-        Assert.Equal(["stalled: 2 items wait, and none was completed for 61 s"], _health.Report().Reasons);
+        Assert.Equal(["stalled: model: 2 items wait, and none was completed for 61 s"], _health.Report().Reasons);
     }
 
     [Fact]
     public void Work_CompletedOrProgressed_RestartsTheClock()
     {
-        _health.WorkAdded(3);
+        _worker.Added(3);
         _time.Advance(TimeSpan.FromSeconds(61));
-        _health.WorkCompleted();
+        _worker.Completed();
         Assert.True(_health.Report().Progressing);
         _time.Advance(TimeSpan.FromSeconds(61));
         Assert.False(_health.Report().Progressing);
-        _health.Progressed();
+        _worker.Progressed();
         Assert.True(_health.Report().Progressing);
         Assert.Equal(2, _health.Waiting);
     }
@@ -74,14 +79,35 @@ public sealed class ServiceHealthTests : IDisposable
     [Fact]
     public void Work_Dropped_IsNoProgressUntilNothingWaits()
     {
-        _health.WorkAdded(2);
+        _worker.Added(2);
         _time.Advance(TimeSpan.FromSeconds(61));
-        _health.WorkDropped();
+        _worker.Dropped();
         Assert.False(_health.Report().Progressing);
-        _health.WorkDropped();
+        _worker.Dropped();
         Assert.True(_health.Report().Progressing);
-        _health.WorkAdded();
+        _worker.Added();
         Assert.True(_health.Report().Progressing);
+    }
+
+    [Fact]
+    public void Worker_Stalled_IsNotHiddenByAnothersProgress()
+    {
+        using (var other = _health.Watch("other model"))
+        {
+            _worker.Added();
+            other.Added(2);
+            _time.Advance(TimeSpan.FromSeconds(61));
+            other.Completed();
+            Assert.Equal(["stalled: model: 1 items wait, and none was completed for 61 s"], _health.Report().Reasons);
+            Assert.Equal(2, _health.Waiting);
+            _worker.Completed();
+            Assert.True(_health.Report().Progressing);
+            _time.Advance(TimeSpan.FromSeconds(61));
+            Assert.False(_health.Report().Progressing);
+        }
+
+        Assert.True(_health.Report().Progressing);
+        Assert.Equal(0, _health.Waiting);
     }
 
     [Fact]

@@ -21,6 +21,7 @@ public sealed partial class InferenceEngine : IAsyncDisposable
     private readonly EngineOptions _options;
     private readonly EngineMetrics _metrics;
     private readonly ServiceHealth _health;
+    private readonly ServiceHealth.Worker _progress;
     private readonly TimeProvider _time;
     private readonly ILogger _logger;
     private readonly HashSet<int> _ends;
@@ -51,6 +52,7 @@ public sealed partial class InferenceEngine : IAsyncDisposable
     {
         (_model, _tokenizer, _options, _metrics, _health, _time, _logger) = (model, tokenizer, options, metrics, health, time, logger);
         Name = name;
+        _progress = health.Watch($"model {name}");
         _ends = [.. ends];
         _pool = new BlockPool(model.Blocks);
         _scheduler = new Scheduler(_pool, options) { Started = Begin };
@@ -108,7 +110,7 @@ public sealed partial class InferenceEngine : IAsyncDisposable
             _inbox.Enqueue(generation);
         }
 
-        _health.WorkAdded();
+        _progress.Added();
         _wake.Set();
         return generation;
     }
@@ -216,6 +218,7 @@ public sealed partial class InferenceEngine : IAsyncDisposable
         finally
         {
             PublishState();
+            _progress.Dispose();
             _model.Dispose();
             _stopped.SetResult();
         }
@@ -282,7 +285,7 @@ public sealed partial class InferenceEngine : IAsyncDisposable
         var seconds = _time.GetElapsedTime(start).TotalSeconds;
         _secondsPerToken = _secondsPerToken == 0 ? seconds / _batch.Count : (0.9 * _secondsPerToken) + (0.1 * seconds / _batch.Count);
         _metrics.Stepped(Name, seconds, _batch.Count);
-        _health.Progressed();
+        _progress.Progressed();
     }
 
     private void FillBatch(List<Share> shares)
@@ -430,7 +433,7 @@ public sealed partial class InferenceEngine : IAsyncDisposable
         if (!generation.EndChoice()) return;
         _metrics.Ended(Name, generation.Usage, _time.GetElapsedTime(generation.Accepted));
         Leave(generation);
-        _health.WorkCompleted();
+        _progress.Completed();
     }
 
     private void FailGeneration(Generation generation, Exception exception) =>
@@ -453,7 +456,7 @@ public sealed partial class InferenceEngine : IAsyncDisposable
         generation.Fail(reason);
         _metrics.Dropped(Name, outcome);
         Leave(generation);
-        _health.WorkDropped();
+        _progress.Dropped();
     }
 
     private void Leave(Generation generation)
