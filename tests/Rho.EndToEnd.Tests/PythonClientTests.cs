@@ -20,6 +20,12 @@ public sealed class PythonClientTests(Workshop workshop) : IDisposable
     [InlineData("tests.test_leaving")]
     public async Task OwnTests_Pass(string module) => await RunAsync("-m", "unittest", "-v", module);
 
+    /// <summary>The wheel, and where PyPI can be reached the oldest and the newest protobuf that it is for.</summary>
+    [PythonTheory("grpc", "google.protobuf", "numpy", "torch")]
+    [InlineData("tests.versions")]
+    [Trait("Category", "Slow")]
+    public async Task OwnTests_PassWithTheWheelAndOtherVersions(string module) => await RunAsync("-m", "unittest", "-v", module);
+
     /// <summary>What the user's loop selects is, batch by batch, what Rho's trainer would select of the same losses.</summary>
     [PythonTheory("grpc", "google.protobuf", "numpy", "torch")]
     [InlineData("0.6")]
@@ -61,7 +67,7 @@ public sealed class PythonClientTests(Workshop workshop) : IDisposable
             Environment = { ["RHO"] = Path.Combine(AppContext.BaseDirectory, "rho"), ["PYTHONDONTWRITEBYTECODE"] = "1", ["OMP_NUM_THREADS"] = "1", ["OMP_WAIT_POLICY"] = "PASSIVE" },
         };
         using var process = Process.Start(start)!;
-        using var patience = new CancellationTokenSource(TimeSpan.FromMinutes(5));
+        using var patience = new CancellationTokenSource(TimeSpan.FromMinutes(10));
         var (output, error) = (process.StandardOutput.ReadToEndAsync(patience.Token), process.StandardError.ReadToEndAsync(patience.Token));
         try
         {

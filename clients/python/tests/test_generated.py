@@ -1,3 +1,4 @@
+import ast
 import shutil
 import subprocess
 import tempfile
@@ -6,6 +7,13 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parents[1]
 PROTOS = HERE / "../../protos/rho/scoring/v1"
+
+
+class SyntaxTest(unittest.TestCase):
+    def test_is_that_of_python_3_9(self):
+        for path in [*HERE.glob("rho_client/**/*.py"), *HERE.glob("examples/*.py")]:
+            with self.subTest(path.name):
+                ast.parse(path.read_text(), path.name, feature_version=(3, 9))
 
 
 @unittest.skipUnless(shutil.which("protoc") and PROTOS.exists(), "protoc is not installed")
