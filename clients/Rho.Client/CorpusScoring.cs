@@ -44,6 +44,12 @@ public sealed record ScoresDescription
     /// <summary>"f16", "f32" or "log8".</summary>
     public required string Encoding { get; init; }
 
+    /// <summary>Whether the files have the entropies of the reference's distributions too.</summary>
+    public bool Entropy { get; init; }
+
+    /// <summary>How many of the reference's most likely tokens the files have too; 0 for none.</summary>
+    public int TopK { get; init; }
+
     public required int SequenceLength { get; init; }
 
     public required bool DocumentsSeeEachOther { get; init; }
@@ -85,7 +91,7 @@ public static class CorpusScoring
     private static readonly TimeSpan ReportInterval = TimeSpan.FromMilliseconds(250);
 
     /// <summary>
-    /// Scores a corpus: several shards at a time, one score file per shard, which appears when it is whole, and scores.json at the
+    /// Scores a corpus: several shards at a time, one score file per shard with what the client's options ask for, which appears when it is whole, and scores.json at the
     /// end. Files that are there already are kept, so a run that was interrupted goes on where it was.
     /// </summary>
     /// <param name="streams">Streams open at a time; 0: two per scorer. Where there are few shards, several streams share one.</param>
@@ -107,6 +113,8 @@ public static class CorpusScoring
             Reference = reference.Fingerprint,
             TokenizerFingerprint = reference.TokenizerFingerprint,
             Encoding = LossCodec.Name(client.Encoding),
+            Entropy = client.Entropy,
+            TopK = client.TopK,
             SequenceLength = corpus.SequenceLength,
             DocumentsSeeEachOther = corpus.DocumentsSeeEachOther,
             Sequences = corpus.Sequences,
@@ -132,6 +140,7 @@ public static class CorpusScoring
                     await foreach (var block in client.ScoreShardEncodedAsync(shard.Tokens, corpus.DocumentsSeeEachOther, part.First, part.End, token).ConfigureAwait(false))
                     {
                         shard.File.WriteEncoded(block.FirstSequence, block.Losses.Span);
+                        shard.File.WriteExtras(block.FirstSequence, block.Entropies.Span, block.TopIds.Span, block.TopLogProbabilities.Span);
                         meter.Add((long)block.Sequences * corpus.SequenceLength, block.FromCache);
                     }
 
@@ -175,6 +184,8 @@ public static class CorpusScoring
                 : scores.ShardSha256 != entry.ShardSha256 ? "of another token shard"
                 : LossCodec.Name(scores.Encoding) != description.Encoding ? $"in encoding {LossCodec.Name(scores.Encoding)}, not {description.Encoding}"
                 : scores.Metadata.GetValueOrDefault("documents_see_each_other") != Text(description.DocumentsSeeEachOther) ? "made with another document mask"
+                : scores.HasEntropies != description.Entropy ? (description.Entropy ? "without entropies" : "with entropies")
+                : scores.TopK != description.TopK ? $"with the {scores.TopK} most likely tokens, not {description.TopK}"
                 : null;
             if (other is not null) throw new MismatchException($"{path}: it holds scores {other}; choose another folder, or delete it");
         }
@@ -221,7 +232,7 @@ public static class CorpusScoring
             {
                 var metadata = new Dictionary<string, string>(StringComparer.Ordinal) { ["documents_see_each_other"] = Text(description.DocumentsSeeEachOther) };
                 File = ScoreFile.Create(
-                    Path.Combine(directory, description.Shards[index].File), description.Reference, Tokens.Sha256, client.Encoding, Tokens.Sequences, Tokens.Length, metadata);
+                    Path.Combine(directory, description.Shards[index].File), description.Reference, Tokens.Sha256, client.Encoding, Tokens.Sequences, Tokens.Length, metadata, description.Entropy, description.TopK);
             }
             catch
             {

@@ -221,6 +221,10 @@ public sealed class ScorerClient : IAsyncDisposable
 
     public LossEncoding Encoding => _options.Encoding;
 
+    public bool Entropy => _options.Entropy;
+
+    public int TopK => _options.TopK;
+
     public async ValueTask DisposeAsync()
     {
         await _replicas.DisposeAsync().ConfigureAwait(false);

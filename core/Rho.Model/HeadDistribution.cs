@@ -2,11 +2,18 @@ using static TorchSharp.torch;
 
 namespace Rho.Model;
 
-/// <summary>
-/// What rows of logits say of their distributions besides the loss, taken chunk by chunk while the logits are there.
-/// </summary>
+/// <summary>Sees the logits of the language-model head chunk by chunk, while they are there.</summary>
+internal interface IHeadObserver
+{
+    /// <param name="logits">[chunk, vocab]</param>
+    /// <param name="first">the chunk's first row</param>
+    /// <param name="logSums">log-sum-exp of the chunk's rows. [chunk]</param>
+    void Take(Tensor logits, int first, ReadOnlySpan<float> logSums);
+}
+
+/// <summary>What rows of logits say of their distributions besides the loss.</summary>
 /// <param name="rows">of the micro-batch</param>
-internal sealed class HeadDistribution(int rows, bool entropy, int topK)
+internal sealed class HeadDistribution(int rows, bool entropy, int topK) : IHeadObserver
 {
     /// <summary>-sum_v p_v ln p_v, nats; empty where not wanted. [rows]</summary>
     internal float[] Entropies { get; } = entropy ? new float[rows] : [];
@@ -17,10 +24,7 @@ internal sealed class HeadDistribution(int rows, bool entropy, int topK)
     /// <summary>ln p of them. [rows, top-k]</summary>
     internal float[] TopLogProbabilities { get; } = new float[rows * topK];
 
-    /// <param name="logits">[chunk, vocab]</param>
-    /// <param name="first">the chunk's first row</param>
-    /// <param name="logSums">log-sum-exp of the chunk's rows. [chunk]</param>
-    internal void Take(Tensor logits, int first, ReadOnlySpan<float> logSums)
+    public void Take(Tensor logits, int first, ReadOnlySpan<float> logSums)
     {
         var count = logSums.Length;
         var entropies = entropy ? Entropies.AsSpan(first, count) : [];
@@ -46,5 +50,35 @@ internal sealed class HeadDistribution(int rows, bool entropy, int topK)
         var (values, indices) = logP.sort(1, descending: true, stable: true);
         values.narrow(1, 0, topK).contiguous().cpu().data<float>().CopyTo(logProbabilities);
         indices.narrow(1, 0, topK).to(ScalarType.Int32).contiguous().cpu().data<int>().CopyTo(ids);
+    }
+}
+
+/// <summary>Gathers the log-probabilities that a probe asks for.</summary>
+internal sealed class HeadProbe(HeadRows rows, TokenProbe probe) : IHeadObserver
+{
+    public void Take(Tensor logits, int first, ReadOnlySpan<float> logSums)
+    {
+        var (count, k, vocabulary) = (logSums.Length, probe.K, logits.size(1));
+        var ids = new long[count * k];
+        for (var i = 0; i < ids.Length; i++)
+        {
+            var id = probe.Ids[((rows.Positions[first + (i / k)] + 1) * k) + (i % k)];
+            ids[i] = id >= 0 && id < vocabulary ? id : -1;
+        }
+
+        var values = new float[ids.Length];
+        if (Cpu.Work.Fits(logits))
+        {
+            Cpu.Distribution.At(logits, ids, k, values);
+        }
+        else
+        {
+            using var scope = NewDisposeScope();
+            var index = tensor(Array.ConvertAll(ids, id => Math.Max(0, id)), [count, k], device: logits.device);
+            logits.gather(1, index).to(ScalarType.Float32).contiguous().cpu().data<float>().CopyTo(values);
+        }
+
+        for (var i = 0; i < ids.Length; i++)
+            probe.LogProbabilities[((rows.Positions[first + (i / k)] + 1) * k) + (i % k)] = ids[i] < 0 ? float.NaN : values[i] - logSums[i / k];
     }
 }

@@ -17,8 +17,8 @@ internal sealed class HeadLoss(Tensor hidden, Tensor weight, long[] targets, lon
     private Tensor? _logits;
 
     /// <summary>losses[i] = -ln softmax(hidden[i] W^T)[targets[i]], in nats.</summary>
-    /// <param name="distribution">What else to find out of each row's distribution, or null.</param>
-    internal float[] Forward(bool keepLogits, HeadDistribution? distribution = null)
+    /// <param name="observer">Sees the logits too.</param>
+    internal float[] Forward(bool keepLogits, IHeadObserver? observer = null)
     {
         var losses = new float[targets.Length];
         keepLogits &= targets.Length <= ChunkRows;
@@ -42,7 +42,7 @@ internal sealed class HeadLoss(Tensor hidden, Tensor weight, long[] targets, lon
                 logSum.sub(target).cpu().data<float>().CopyTo(losses.AsSpan(range, count));
             }
 
-            distribution?.Take(logits, range, _logSums.AsSpan(range, count));
+            observer?.Take(logits, range, _logSums.AsSpan(range, count));
             if (keepLogits) _logits = logits.DetachFromDisposeScope();
         }
 

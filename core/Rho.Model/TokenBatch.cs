@@ -12,6 +12,15 @@ public sealed record TokenBatch(int[] Tokens, int Sequences, int Length, int[]? 
 /// </summary>
 public delegate void TokenWeighting(ReadOnlySpan<float> losses, Span<float> weights);
 
+/// <summary>Tokens whose log-probabilities a forward pass is to gather beside the losses, while its logits are there.</summary>
+/// <param name="K">how many at each position</param>
+/// <param name="Ids">tokens that might stand at the position, in place of the one that does. [sequences, length, K]</param>
+public sealed record TokenProbe(int K, int[] Ids)
+{
+    /// <summary>ln p of them, given what is before the position; NaN where there is no target or the vocabulary has no such token. [sequences, length, K]</summary>
+    public float[] LogProbabilities { get; } = Enumerable.Repeat(float.NaN, Ids.Length).ToArray();
+}
+
 /// <summary>Sums over one micro-batch; a step divides the sums of all of its micro-batches by their total weight.</summary>
 /// <param name="WeightedLossSum">sum of weight * loss, in nats</param>
 public readonly record struct MicroBatchResult(double WeightedLossSum, double WeightSum);

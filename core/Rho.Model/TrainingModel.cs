@@ -68,7 +68,8 @@ public sealed class TrainingModel : IDisposable
     /// <summary>Forward, selection and backward of one micro-batch; adds to <see cref="Gradients"/>.</summary>
     /// <param name="losses">current losses in nats, NaN where there is no target. [sequences, length], written</param>
     /// <param name="weights">what the weighting gave. [sequences, length], written</param>
-    public MicroBatchResult AccumulateGradients(TokenBatch batch, TokenWeighting weighting, float[] losses, float[] weights)
+    /// <param name="probe">answered before the weighting is called</param>
+    public MicroBatchResult AccumulateGradients(TokenBatch batch, TokenWeighting weighting, float[] losses, float[] weights, TokenProbe? probe = null)
     {
         using var scope = NewDisposeScope();
         var model = _leaves;
@@ -99,7 +100,7 @@ public sealed class TrainingModel : IDisposable
         using var guard = no_grad();
         var positions = tensor(rows.Positions, device: device);
         using var head = new HeadLoss(Kernels.RmsNorm(block.Output.index_select(0, positions), model.FinalNorm, config.NormEpsilon), model.Head, rows.Targets, _options.LogitsBudgetBytes);
-        var values = head.Forward(keepLogits: true);
+        var values = head.Forward(keepLogits: true, probe is null ? null : new HeadProbe(rows, probe));
 
         Array.Fill(losses, float.NaN);
         rows.Spread(values, losses);
@@ -165,7 +166,29 @@ public sealed class TrainingModel : IDisposable
     }
 
     /// <summary>Current losses without gradients, in nats, NaN where there is no target. [sequences, length]</summary>
-    public void Evaluate(TokenBatch batch, Span<float> losses)
+    /// <param name="probe">answered too</param>
+    public void Evaluate(TokenBatch batch, Span<float> losses, TokenProbe? probe = null) => Evaluate(batch, losses, rows => probe is null ? null : new HeadProbe(rows, probe));
+
+    /// <summary>Current losses, and of the distributions that they are taken from what <see cref="IDistributionModel"/> says of a reference's.</summary>
+    public void Evaluate(TokenBatch batch, Span<float> losses, Span<float> entropies, int topK, Span<int> topIds, Span<float> topLogProbabilities)
+    {
+        var wantsEntropy = !entropies.IsEmpty;
+        HeadRows? rows = null;
+        HeadDistribution? distribution = null;
+        Evaluate(batch, losses, all =>
+        {
+            rows = all;
+            return distribution = new HeadDistribution(all.Targets.Length, wantsEntropy, topK);
+        });
+        entropies.Fill(float.NaN);
+        topIds.Clear();
+        topLogProbabilities.Fill(float.NaN);
+        if (wantsEntropy) rows!.Spread<float>(distribution!.Entropies, entropies);
+        rows!.Spread<int>(distribution!.TopIds, topIds, topK);
+        rows.Spread<float>(distribution.TopLogProbabilities, topLogProbabilities, topK);
+    }
+
+    private void Evaluate(TokenBatch batch, Span<float> losses, Func<HeadRows, IHeadObserver?> observe)
     {
         using var guard = no_grad();
         using var scope = NewDisposeScope();
@@ -184,7 +207,7 @@ public sealed class TrainingModel : IDisposable
         var normed = Kernels.RmsNorm(x.index_select(0, tensor(rows.Positions, device: model.Device)), model.FinalNorm, Config.NormEpsilon);
         using var head = new HeadLoss(normed, model.Head, rows.Targets, _options.LogitsBudgetBytes);
         losses.Fill(float.NaN);
-        rows.Spread(head.Forward(keepLogits: false), losses);
+        rows.Spread(head.Forward(keepLogits: false, observe(rows)), losses);
     }
 
     public void ClearGradients()

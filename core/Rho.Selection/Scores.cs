@@ -41,7 +41,7 @@ public sealed class CurrentLoss : ITokenScore
     public void Score(in TokenLosses batch, Span<float> scores) => batch.Current.CopyTo(scores);
 }
 
-/// <summary>The divergence of the model from the reference: keeps the tokens where the two disagree most.</summary>
+/// <summary>The divergence of the model from the reference (<see cref="TopDivergence"/>): keeps the tokens at which the two disagree most.</summary>
 public sealed class ReferenceDivergence : ITokenScore
 {
     public LossKinds Needs => LossKinds.Divergence;

@@ -30,7 +30,7 @@ public readonly ref struct TokenLosses
     /// <summary>Entropies of the reference's predictions in nats; empty if not needed.</summary>
     public ReadOnlySpan<float> ReferenceEntropy { get; init; }
 
-    /// <summary>Divergences from the reference in nats; empty if not needed.</summary>
+    /// <summary>Divergences from the reference in nats, such as <see cref="TopDivergence"/> gives; empty if not needed.</summary>
     public ReadOnlySpan<float> Divergence { get; init; }
 
     /// <summary>Number of the word that each token belongs to: equal for neighbours of one word, different for two neighbouring words.</summary>

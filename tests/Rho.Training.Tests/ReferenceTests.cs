@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using System.Text.Json.Nodes;
+using Rho.Client;
 using Rho.Data;
 using Rho.Hosting;
 using Rho.Model;
@@ -27,6 +28,10 @@ public sealed class ReferenceTests : IDisposable
         public int Opened { get; private set; }
 
         public string? Tokenizer { get; init; }
+
+        public bool GivesEntropies { get; init; }
+
+        public int TopK { get; init; }
 
         public Task<ReferenceIdentity> IdentifyAsync(CancellationToken cancellation) =>
             Task.FromResult(new ReferenceIdentity($"fake{Offset}", Tokenizer, null, null, "a fake"));
@@ -218,38 +223,124 @@ public sealed class ReferenceTests : IDisposable
         Assert.Contains("parameters", started["reference"]!.GetValue<string>(), StringComparison.Ordinal);
     }
 
-    [Fact]
-    public async Task Run_ByEntropy_ScorersGiveWhatTheModelGives()
+    /// <summary>The same run with the reference in process, behind a scorer and in score files.</summary>
+    [Theory]
+    [InlineData("\"by\": \"reference_entropy\"")]
+    [InlineData("\"by\": \"divergence\", \"top_k\": 6")]
+    public async Task Run_ByWhatReferencesSayOfDistributions_AllSourcesSayTheSame(string selector)
     {
         var corpus = _world.Corpus("corpus", [40], padded: true);
         var checkpoint = _world.Checkpoint("reference", 77);
         await using var scorer = await ScorerAsync(checkpoint);
-        async Task<List<float>> EntropiesAsync(string name, string source)
+        await using (var client = new ScorerClient(new ScorerClientOptions { Addresses = [scorer.Address.Authority], Entropy = true, TopK = 9 })) // More than is looked at.
+            await CorpusScoring.RunAsync(Data.Corpus.Open(corpus), client, _world.At("scores")).WaitAsync(World.Patience);
+        async Task<List<SelectedBatch>> BatchesAsync(string name, string source)
         {
-            var entropies = new List<float>();
-            var run = TrainingRun.Start(_world.Run(name, corpus, _world.Slm(source, ", \"selector\": { \"by\": \"reference_entropy\" }"), steps: 3));
-            run.SelectionObserver = batch =>
-            {
-                entropies.AddRange(batch.Batch.ReferenceEntropy!);
-                var kept = Enumerable.Range(0, batch.Weights.Length).Where(i => batch.Weights[i] > 0).Max(i => batch.Batch.ReferenceEntropy![i]);
-                var dropped = Enumerable.Range(0, batch.Weights.Length).Where(i => batch.Weights[i] == 0 && !float.IsNaN(batch.Losses[i])).Min(i => batch.Batch.ReferenceEntropy![i]);
-                Assert.True(kept <= dropped);
-            };
+            var batches = new List<SelectedBatch>();
+            var run = TrainingRun.Start(_world.Run(name, corpus, _world.Slm(source, $", \"selector\": {{ {selector} }}"), steps: 3));
+            run.SelectionObserver = batches.Add;
             await World.RunAsync(run);
-            return entropies;
+            return batches;
         }
 
-        var own = await EntropiesAsync("own", $$"""{ "model": "{{checkpoint}}" }""");
-        var served = await EntropiesAsync("served", $$"""{ "scorers": ["{{scorer.Address.Authority}}"] }""");
-        Assert.Contains(own, entropy => entropy > 1);
-        for (var i = 0; i < own.Count; i++) Assert.True(float.IsNaN(own[i]) ? float.IsNaN(served[i]) : Math.Abs(own[i] - served[i]) < 0.01, $"{own[i]} in process, {served[i]} from the scorer"); // F16 on the wire
+        var own = await BatchesAsync("own", $$"""{ "model": "{{checkpoint}}" }""");
+        foreach (var other in new[] { await BatchesAsync("served", $$"""{ "scorers": ["{{scorer.Address.Authority}}"] }"""), await BatchesAsync("files", """{ "scores": "scores" }""") })
+        {
+            Assert.Equal(own.Count, other.Count);
+            foreach (var (a, b) in own.Zip(other))
+            {
+                Assert.Equal(a.Batch.Tokens.Tokens, b.Batch.Tokens.Tokens);
+                Close(a.Batch.ReferenceEntropy ?? [], b.Batch.ReferenceEntropy ?? []);
+                Close(a.Batch.ReferenceLikely?.LogProbabilities ?? [], b.Batch.ReferenceLikely?.LogProbabilities ?? []);
+                Assert.Equal(a.Batch.ReferenceLikely?.Ids, b.Batch.ReferenceLikely?.Ids);
+                Assert.True(a.Batch.ReferenceEntropy != null || a.Batch.ReferenceLikely is { K: 6 });
+                // F16 moves what is next to the threshold; entropies of random weights all lie within a few of its steps.
+                if (a.Batch.ReferenceLikely != null) Assert.InRange(a.Weights.Zip(b.Weights).Count(pair => pair.First != pair.Second), 0, 4);
+            }
+        }
+
+        if (own[0].Batch.ReferenceEntropy == null) return;
+        foreach (var batch in own)
+        {
+            var kept = Enumerable.Range(0, batch.Weights.Length).Where(i => batch.Weights[i] > 0).Max(i => batch.Batch.ReferenceEntropy![i]);
+            var dropped = Enumerable.Range(0, batch.Weights.Length).Where(i => batch.Weights[i] == 0 && !float.IsNaN(batch.Losses[i])).Min(i => batch.Batch.ReferenceEntropy![i]);
+            Assert.True(kept <= dropped);
+        }
+    }
+
+    /// <summary>Values that came through F16.</summary>
+    private static void Close(float[] expected, float[] actual)
+    {
+        Assert.Equal(expected.Length, actual.Length);
+        for (var i = 0; i < expected.Length; i++)
+            Assert.True(float.IsNaN(expected[i]) ? float.IsNaN(actual[i]) : Math.Abs(expected[i] - actual[i]) <= 1e-3 * (0.1 + Math.Abs(expected[i])), $"at {i}: {expected[i]} in process, {actual[i]} from elsewhere");
+    }
+
+    [Theory]
+    [InlineData("\"by\": \"reference_entropy\"", "has no entropies")]
+    [InlineData("\"by\": \"divergence\"", "has the 3 most likely tokens, divergence looks at 8; write scores with: rho score --top-k 8")]
+    public async Task Run_ScoreFilesWithoutWhatIsLookedAt_AreRefused(string selector, string expected)
+    {
+        var corpus = _world.Corpus("corpus", [40]);
+        var scores = _world.Scores("scores", corpus, _world.Checkpoint("reference", 77), topK: 3);
+        var run = _world.Run("out", corpus, _world.Slm($$"""{ "scores": "{{scores}}" }""", $", \"selector\": {{ {selector} }}"));
+        Assert.Contains(expected, (await Assert.ThrowsAsync<MismatchException>(() => World.RunAsync(TrainingRun.Start(run)))).Message, StringComparison.Ordinal);
+        Assert.False(Directory.Exists(run.Output));
+    }
+
+    [Theory]
+    [InlineData("\"by\": \"divergence\"", "micro_batch")]
+    [InlineData("\"by\": \"divergence\"", "global_batch")]
+    [InlineData("\"by\": \"reference_entropy\"", "micro_batch")]
+    public async Task Run_ByTheMovingAveragesDistributions_ResumesExactly(string selector, string scope)
+    {
+        var corpus = _world.Corpus("corpus", [40, 30], padded: true);
+        var extra = $$"""
+            "objective": { "kind": "slm", "scope": "{{scope}}", "selector": { {{selector}} }, "clm_steps": 2 }, "reference": { "moving_average_decay": 0.9 },
+            """;
+        var whole = await World.RunAsync(TrainingRun.Start(_world.Run("whole", corpus, extra)));
+        var cut = TrainingRun.Start(_world.Run("cut", corpus, extra));
+        using var stop = new CancellationTokenSource();
+        cut.SelectionObserver = batch =>
+        {
+            if (batch.Step == 6) stop.Cancel();
+        };
+        Assert.Equal(RunState.Stopped, (await World.RunAsync(cut, stop.Token)).State);
+        var resumed = await World.RunAsync(TrainingRun.Resume(_world.At("cut")));
+        Assert.Equal(World.Weights(whole.Model!), World.Weights(resumed.Model!));
+        var last = File.ReadLines(_world.At("whole/metrics.jsonl")).Last(line => line.StartsWith("{\"event\":\"step\"", StringComparison.Ordinal));
+        Assert.Equal(0.6, JsonNode.Parse(last)!["selected_share"]!.GetValue<double>(), 0.02);
     }
 
     [Fact]
-    public void Run_ByEntropyOfScoreFiles_IsRefused()
+    public async Task Source_SendsWrongDistributions_IsRefused()
     {
-        var error = Assert.Throws<RhoException>(() => _world.Run("out", "corpus", _world.Slm("""{ "scores": "scores" }""", ", \"selector\": { \"by\": \"reference_entropy\" }")));
-        Assert.Contains("score files hold losses", error.Message, StringComparison.Ordinal);
+        static ReferenceBlock With(ReferenceBlock block, float entropy, int k, int id, float logProbability) => block with
+        {
+            Entropies = [.. block.Losses.Select(_ => entropy)],
+            Likely = new LikelyTokens(k, [.. Enumerable.Repeat(id, block.Losses.Length * k)], [.. Enumerable.Repeat(logProbability, block.Losses.Length * k)]),
+        };
+        async Task ReadAsync(Func<ReferenceBlock, ReferenceBlock> change)
+        {
+            var setup = Setup(policy: UnavailablePolicy.Clm);
+            using var data = setup.Data;
+            await using var loader = await ConnectAsync(setup, new FakeSource { Change = change, GivesEntropies = true, TopK = 2 });
+            var batch = (await TakeAsync(data, loader, 1))[0];
+            Assert.Equal(3, batch.ReferenceEntropy![1]);
+            Assert.Equal(7, batch.ReferenceLikely!.Ids[5]);
+        }
+
+        await ReadAsync(block => With(block, 3, 2, 7, -1));
+        foreach (var change in new Func<ReferenceBlock, ReferenceBlock>[]
+        {
+            block => block,
+            block => With(block, -1, 2, 7, -1),
+            block => With(block, float.NaN, 2, 7, -1),
+            block => With(block, 3, 3, 7, -1),
+            block => With(block, 3, 2, -7, -1),
+            block => With(block, 3, 2, 7, 1),
+            block => With(block, 3, 2, 7, float.NaN),
+        }) await Assert.ThrowsAsync<CorruptDataException>(() => ReadAsync(change));
     }
 
     [Fact]

@@ -59,6 +59,8 @@ public sealed class RunTests : IDisposable
     [InlineData(", \"selector\": { \"all_of\": [ { \"by\": \"excess_loss\", \"ratio\": 0.8 }, { \"by\": \"reference_loss\" } ] }")]
     [InlineData(", \"selector\": { \"all_of\": [ { \"by\": \"reference_entropy\", \"ratio\": 0.7 }, { \"by\": \"reference_loss\", \"ratio\": 0.7 } ] }")]
     [InlineData(", \"scope\": \"global_batch\", \"selector\": { \"by\": \"reference_entropy\" }")]
+    [InlineData(", \"selector\": { \"by\": \"divergence\" }")]
+    [InlineData(", \"scope\": \"global_batch\", \"selector\": { \"any_of\": [ { \"by\": \"divergence\", \"top_k\": 5, \"ratio\": 0.4 }, { \"by\": \"excess_loss\", \"ratio\": 0.3 } ] }")]
     [InlineData(", \"ratio_schedule\": { \"kind\": \"adaptive\" }, \"clm_steps\": 2")]
     public async Task Run_Slm_InterruptedAndResumed_EqualsUninterruptedBitForBit(string objective)
     {

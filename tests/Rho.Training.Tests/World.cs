@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using Rho.Data;
 using Rho.Model;
 using Rho.Tokenization;
@@ -94,7 +95,7 @@ public sealed class World : IDisposable
     };
 
     /// <summary>Score files of a corpus by a checkpoint.</summary>
-    public string Scores(string name, string corpusDirectory, string checkpoint, LossEncoding encoding = LossEncoding.F32)
+    public string Scores(string name, string corpusDirectory, string checkpoint, LossEncoding encoding = LossEncoding.F32, bool entropies = false, int topK = 0)
     {
         Directory.CreateDirectory(At(name));
         var corpus = Data.Corpus.Open(corpusDirectory);
@@ -106,13 +107,22 @@ public sealed class World : IDisposable
             shard.Read(0, tokens);
             shard.ReadDocuments(0, documents);
             if (corpus.DocumentsSeeEachOther) documents = [.. documents.Select(document => Math.Min(document, 0))];
-            reference.Score(tokens, (int)shard.Sequences, shard.Length, documents, losses, default);
-            using var file = ScoreFile.Create(At($"{name}/{i}.safetensors"), reference.Fingerprint, shard.Sha256, encoding, shard.Sequences, shard.Length);
+            var (entropy, ids, top) = (new float[entropies ? losses.Length : 0], new int[losses.Length * topK], new float[losses.Length * topK]);
+            reference.Score(tokens, (int)shard.Sequences, shard.Length, documents, losses, entropy, topK, ids, top, default);
+            using var file = ScoreFile.Create(At($"{name}/{i}.safetensors"), reference.Fingerprint, shard.Sha256, encoding, shard.Sequences, shard.Length, null, entropies, topK);
             file.Write(0, losses);
+            file.WriteExtras(0, Halves(entropy), MemoryMarshal.AsBytes(ids.AsSpan()), Halves(top));
             file.Complete();
         }
 
         return At(name);
+    }
+
+    private static byte[] Halves(float[] values)
+    {
+        var bytes = new byte[values.Length * sizeof(ushort)];
+        LossCodec.Encode(values, LossEncoding.F16, bytes);
+        return bytes;
     }
 
     /// <summary>A run file with the parts that tests leave alone.</summary>

@@ -59,8 +59,8 @@ internal sealed class RunPlan : IAsyncDisposable
             plan.CheckModel();
             if (run.Objective.Kind == ObjectiveKind.Slm && run.Reference.Sources.Count > 0)
             {
-                var entropies = SelectorFactory.Create(run.Objective.Selector, run.Objective.Scope).Needs.HasFlag(Selection.LossKinds.ReferenceEntropy);
-                plan.Reference = await ReferenceLoader.ConnectAsync(run.Reference, source => Open(source, data, run.Reference, entropies, plan.Device, plan.Compute), data, warn, cancellation);
+                var needs = SelectorFactory.Needs(run.Objective);
+                plan.Reference = await ReferenceLoader.ConnectAsync(run.Reference, source => Open(source, data, run.Reference, needs, plan.Device, plan.Compute), data, warn, cancellation);
             }
 
             return plan;
@@ -106,11 +106,11 @@ internal sealed class RunPlan : IAsyncDisposable
         Data.Dispose();
     }
 
-    internal static IReferenceSource Open(ReferenceSourceSection source, TrainingData data, ReferenceSection reference, bool entropies, Device device, ComputeType compute)
+    internal static IReferenceSource Open(ReferenceSourceSection source, TrainingData data, ReferenceSection reference, ReferenceNeeds needs, Device device, ComputeType compute)
     {
-        if (source.Scorers != null) return new ScorerSource(source, data.TokenizerFingerprint, TimeSpan.FromSeconds(reference.PatienceSeconds), entropies);
-        if (source.Scores is { } scores) return new ScoreFolderSource(scores);
-        return new ModelSource(ReferenceModel.Load(source.Model!, device, compute), entropies);
+        if (source.Scorers != null) return new ScorerSource(source, data.TokenizerFingerprint, TimeSpan.FromSeconds(reference.PatienceSeconds), needs);
+        if (source.Scores is { } scores) return new ScoreFolderSource(scores, needs);
+        return new ModelSource(ReferenceModel.Load(source.Model!, device, compute), needs);
     }
 
     internal static ComputeType ResolveCompute(ComputePrecision precision) => precision switch

@@ -72,7 +72,7 @@ internal sealed class RunSession : IAsyncDisposable
         {
             if (resume && leads) folder = RunFolder.Open(run.Output);
             plan = await RunPlan.PrepareAsync(run, ranks, Warn, cancellation);
-            var words = run.Objective.Kind == ObjectiveKind.Slm && SelectorFactory.Create(run.Objective.Selector, run.Objective.Scope).Needs.HasFlag(Selection.LossKinds.Words);
+            var words = SelectorFactory.Needs(run.Objective).Words;
             var model = plan.CreateModel();
             runner = new StepRunner(run, model, plan.Steps, words ? new WordTable(plan.Tokenizer, model.Config.VocabularySize) : null, ranks);
             if (leads) folder ??= RunFolder.Create(run);

@@ -14,17 +14,26 @@ internal static class ScoreCommand
         var output = new Option<string>("--out") { Description = "Folder for the score files; what it holds already is kept", HelpName = "DIR", Required = true };
         var encoding = new Option<string>("--encoding") { Description = "f16, f32 or log8 (8-bit logarithmic code)", DefaultValueFactory = _ => "f16" };
         encoding.AcceptOnlyFromAmong("f16", "f32", "log8");
+        var entropy = new Option<bool>("--entropy") { Description = "Also the entropy of the reference's prediction of each token (for selection by reference_entropy)" };
+        var topK = new Option<int>("--top-k") { Description = "Also the K likeliest tokens at each position with their log-probabilities (for selection by divergence); 6 K bytes a token", HelpName = "K" };
         var scorers = new ScorerAddressOptions();
         var command = new ExampleCommand(
             "score", "Write the reference losses of a corpus to score files; an interrupted call goes on where it was.",
             "rho score --corpus corpus --scorer localhost:5001,localhost:5011 --out scores",
-            "rho score --corpus corpus --scorer dns:///rho-scorer:5001 --out scores --encoding log8") { corpus, output, encoding };
+            "rho score --corpus corpus --scorer dns:///rho-scorer:5001 --out scores --encoding log8",
+            "rho score --corpus corpus --scorer localhost:5001 --out scores --top-k 8") { corpus, output, encoding, entropy, topK };
         scorers.AddTo(command);
         command.SetAction(async (result, cancellation) =>
         {
             var opened = Corpus.Open(result.GetValue(corpus)!);
             var directory = result.GetValue(output)!;
-            await using var client = new ScorerClient(scorers.Read(result) with { TokenizerFingerprint = opened.TokenizerFingerprint, Encoding = LossCodec.Parse(result.GetValue(encoding)!) });
+            await using var client = new ScorerClient(scorers.Read(result) with
+            {
+                TokenizerFingerprint = opened.TokenizerFingerprint,
+                Encoding = LossCodec.Parse(result.GetValue(encoding)!),
+                Entropy = result.GetValue(entropy),
+                TopK = result.GetValue(topK),
+            });
             using var progress = new ProgressLine("scoring", "tokens");
             var fromCache = 0L;
             await CorpusScoring.RunAsync(opened, client, directory, new InlineProgress<CorpusScoringProgress>(state =>

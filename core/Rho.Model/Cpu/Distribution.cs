@@ -27,6 +27,24 @@ internal static unsafe class Distribution
         else Top<BFloat16>(logits, logSums, k, ids, logProbabilities);
     }
 
+    /// <summary>The logits of given tokens.</summary>
+    /// <param name="logits">[rows, vocab]</param>
+    /// <param name="ids">below 0: none, its value stays. [rows, k]</param>
+    /// <param name="values">[rows, k]</param>
+    internal static void At(Tensor logits, ReadOnlySpan<long> ids, int k, Span<float> values)
+    {
+        if (logits.dtype == ScalarType.Float32) At<Float32>(logits, ids, k, values);
+        else At<BFloat16>(logits, ids, k, values);
+    }
+
+    private static void At<T>(Tensor logits, ReadOnlySpan<long> ids, int k, Span<float> values) where T : struct, IElement
+    {
+        var vocabulary = logits.size(1);
+        var p = Work.Pointer(logits);
+        for (var i = 0; i < ids.Length; i++)
+            if (ids[i] >= 0) values[i] = T.Get(p, (i / k * vocabulary) + ids[i]);
+    }
+
     private static void Entropies<T>(Tensor logits, ReadOnlySpan<float> logSums, Span<float> entropies) where T : struct, IElement
     {
         var vocabulary = logits.size(1);

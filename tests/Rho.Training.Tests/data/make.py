@@ -8,6 +8,9 @@ Writes
   slm/model/                  the first weights as a Hugging Face folder
   slm/steps.safetensors       tokens [steps, micro, batch, length], reference losses of the same shape (NaN at position 0), and per step
                               losses, masks, gradient (after division, before clipping), norm, rate, and all parameters afterwards
+  slm/variants.safetensors    the same model and tokens under other objectives, 4 steps each: losses and weights [steps, micro, batch, length],
+                              loss (what each step minimised), norms, and all parameters after the last step; for the divergence the
+                              reference's top_ids and top_log_probabilities [steps, micro, batch, length, 4] and the divergences themselves
 """
 import json, math, os, struct
 import torch
@@ -151,5 +154,93 @@ def slm():
     save(f"{HERE}/slm/steps.safetensors", out)
 
 
+def hard(scores, ratio):
+    """1 for the ceil(ratio n) highest of a vector, 0 for the others; a ratio that is a hair above a whole count by rounding is that count."""
+    mask = torch.zeros_like(scores)
+    mask[scores.topk(math.ceil(round(ratio * scores.numel(), 9))).indices] = 1
+    return mask
+
+
+def variants():
+    """Objectives, their scope and the terms beside cross-entropy; micro-batches of a step are cut from one batch of MICRO * BATCH sequences."""
+    torch.manual_seed(5)
+    first, r = weights(), weights()
+    ids = torch.randint(0, VOCAB, (STEPS, MICRO, BATCH, LENGTH))
+    steps, k = 4, 4
+    with torch.no_grad():
+        logp = torch.log_softmax(torch.stack([logits(r, ids[s].view(-1, LENGTH))[:, :-1] for s in range(steps)]).double(), -1)
+        reference = -logp.gather(-1, ids[:steps].view(steps, -1, LENGTH)[:, :, 1:, None]).squeeze(-1)   # [steps, micro * batch, length - 1]
+        top = logp.topk(k, -1)
+    out = {"top_ids": torch.zeros(steps, MICRO, BATCH, LENGTH, k, dtype=torch.int64), "top_log_probabilities": torch.full((steps, MICRO, BATCH, LENGTH, k), math.nan)}
+    out["top_ids"].view(steps, -1, LENGTH, k)[:, :, 1:] = top.indices
+    out["top_log_probabilities"].view(steps, -1, LENGTH, k)[:, :, 1:] = top.values.float()
+
+    def divergence(s, z):
+        """KL of the merged distributions: each of the reference's k tokens, and all others as one. [micro * batch, length - 1]"""
+        q = torch.log_softmax(z.detach().double(), -1).exp()
+        p, q = top.values[s].exp(), q.gather(-1, top.indices[s])
+        p = torch.cat([p, 1 - p.sum(-1, keepdim=True)], -1)
+        q = torch.cat([q, 1 - q.sum(-1, keepdim=True)], -1)
+        return (p * (p.log() - q.log())).sum(-1)
+
+    def micro(select):
+        return lambda v: torch.cat([select(part.reshape(-1)).view(part.shape) for part in v.split(BATCH)])
+
+    def soft(v):
+        return v.numel() * torch.softmax(v, 0)
+
+    def sequences(v):
+        means = v.view(BATCH, -1).mean(1)
+        return hard(means, 0.5)[:, None].expand(BATCH, v.numel() // BATCH).reshape(-1)
+
+    cases = {
+        "divergence": dict(by="divergence", select=lambda s: micro(lambda v: hard(v, 0.6))),
+        "divergence_sequence": dict(by="divergence", select=lambda s: lambda v: torch.stack([hard(row, 0.6) for row in v])),
+        "divergence_global": dict(by="divergence", select=lambda s: lambda v: hard(v.reshape(-1), 0.6).view(v.shape)),
+        "z_loss": dict(z=0.01),
+        "smoothing": dict(smoothing=0.1),
+        "z_loss_smoothing": dict(z=0.01, smoothing=0.1),
+        "soft": dict(select=lambda s: micro(lambda v: soft(v / 0.7))),
+        "sequences": dict(select=lambda s: micro(sequences)),
+        "linear": dict(select=lambda s: micro(lambda v: hard(v, 0.9 + (0.3 - 0.9) * s / 4))),
+        "cosine": dict(select=lambda s: micro(lambda v: hard(v, 0.3 + (0.9 - 0.3) * 0.5 * (1 + math.cos(math.pi * s / 4))))),
+    }
+    for name, case in cases.items():
+        w = {n: p.detach().clone().requires_grad_() for n, p in first.items()}
+        optimizer = torch.optim.AdamW([dict(params=[p for p in w.values() if p.dim() > 1], weight_decay=0.1), dict(params=[p for p in w.values() if p.dim() == 1], weight_decay=0.0)],
+                                      lr=PEAK, betas=(0.9, 0.95), eps=1e-8)
+        select = case.get("select", lambda s: micro(lambda v: hard(v, 0.6)))
+        stacked = {key: [] for key in ("losses", "weights", "divergences", "loss", "norms")}
+        for s in range(steps):
+            tokens = ids[s].view(-1, LENGTH)
+            z = logits(w, tokens)[:, :-1]                                                # [micro * batch, length - 1, vocab]
+            losses = F.cross_entropy(z.reshape(-1, VOCAB), tokens[:, 1:].reshape(-1), reduction="none").view(tokens.shape[0], -1)
+            scores = divergence(s, z) if case.get("by") == "divergence" else losses.detach().double() - reference[s]
+            weight = select(s)(scores).float()
+            terms = F.cross_entropy(z.reshape(-1, VOCAB), tokens[:, 1:].reshape(-1), reduction="none", label_smoothing=case.get("smoothing", 0.0)).view_as(losses)
+            terms = terms + case.get("z", 0.0) * torch.logsumexp(z, -1) ** 2
+            for group in optimizer.param_groups:
+                group["lr"] = PEAK
+            optimizer.zero_grad()
+            ((terms * weight).sum() / weight.sum()).backward()
+            norm = torch.nn.utils.clip_grad_norm_(list(w.values()), CLIP)
+            optimizer.step()
+
+            def spread(values):
+                return torch.cat([torch.full((values.shape[0], 1), math.nan), values.float()], 1).view(MICRO, BATCH, LENGTH)
+            stacked["losses"].append(spread(losses.detach()))
+            stacked["weights"].append(spread(weight).nan_to_num(0.0))
+            if case.get("by") == "divergence":
+                stacked["divergences"].append(spread(scores))
+            stacked["loss"].append((losses.detach() * weight).sum() / weight.sum())
+            stacked["norms"].append(norm)
+        for key, values in stacked.items():
+            if values:
+                out[f"{name}.{key}"] = torch.stack(values)
+        out[f"{name}.parameters"] = torch.cat([p.detach().reshape(-1) for p in w.values()])
+    save(f"{HERE}/slm/variants.safetensors", out)
+
+
 adamw()
 slm()
+variants()

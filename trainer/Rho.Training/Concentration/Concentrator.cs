@@ -84,12 +84,13 @@ public static class Concentrator
         using var model = ReferenceModel.Load(options.Model, device, compute);
         Check(model, options, data);
         var selector = SelectorFactory.Create(options.Objective.Selector, options.Objective.Scope);
-        var entropies = selector.Needs.HasFlag(LossKinds.ReferenceEntropy);
-        if (entropies && options.Reference.Sources is not [{ Scores: null }]) throw new RhoException("entropies come from one reference that is a scorer or a model");
+        var needs = SelectorFactory.Needs(options.Objective with { Kind = ObjectiveKind.Slm });
+        if ((needs.Entropies || needs.TopK > 0) && options.Reference.Sources.Count > 1) throw new RhoException("entropies and divergences are of a single reference: a mixture's cannot be had from its parts'");
         await using var reference = options.Reference.Sources.Count == 0 ? null : await ReferenceLoader.ConnectAsync(
-            options.Reference with { WhenUnavailable = UnavailablePolicy.Stop }, source => RunPlan.Open(source, data, options.Reference, entropies, device, compute), data, _ => { }, cancellation);
-        if (selector.Needs.HasFlag(LossKinds.Reference) && reference == null) throw new RhoException("this criterion compares with a reference, and none is given");
-        var words = selector.Needs.HasFlag(LossKinds.Words) ? new WordTable(Tokenizer.Load(options.Model), model.VocabularySize) : null;
+            options.Reference with { WhenUnavailable = UnavailablePolicy.Stop }, source => RunPlan.Open(source, data, options.Reference, needs, device, compute), data, _ => { }, cancellation);
+        if (needs.TopK > 0) throw new RhoException("divergence is a criterion of runs: concentrated data is selected by losses and entropies");
+        if (needs.Reference && reference == null) throw new RhoException("this criterion compares with a reference, and none is given");
+        var words = needs.Words ? new WordTable(Tokenizer.Load(options.Model), model.VocabularySize) : null;
 
         var work = new Work(options, data, model, reference, selector, words, progress);
         try

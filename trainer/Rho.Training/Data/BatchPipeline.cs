@@ -156,6 +156,7 @@ internal sealed class BatchBuilder(int sequences, int length, bool documentsSeeE
     private readonly int[] _documents = new int[sequences * length];
     private readonly float[]? _reference = reference == null ? null : new float[sequences * length];
     private readonly float[]? _entropy = reference is { GivesEntropies: true } ? new float[sequences * length] : null;
+    private readonly LikelyTokens? _likely = reference is { TopK: > 0 and var k } ? LikelyTokens.Empty(sequences * length, k) : null;
     private readonly SequenceOrigin[] _origins = new SequenceOrigin[sequences];
     private bool _incomplete;
 
@@ -175,6 +176,7 @@ internal sealed class BatchBuilder(int sequences, int length, bool documentsSeeE
 
         losses.Losses.AsSpan(place * length, length).CopyTo(_reference.AsSpan(target));
         if (losses.Entropies is { } entropies) entropies.AsSpan(place * length, length).CopyTo(_entropy.AsSpan(target));
+        losses.Likely?.CopyTo(place * length, length, _likely!, target);
     }
 
     public PreparedBatch Build(long[] taken)
@@ -194,6 +196,7 @@ internal sealed class BatchBuilder(int sequences, int length, bool documentsSeeE
             Origins = _origins,
             Reference = _incomplete ? null : _reference,
             ReferenceEntropy = _incomplete ? null : _entropy,
+            ReferenceLikely = _incomplete ? null : _likely,
             WithoutReference = _incomplete,
             Consumed = [.. taken],
         };

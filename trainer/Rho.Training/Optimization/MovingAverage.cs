@@ -33,8 +33,8 @@ internal sealed class MovingAverage : IDisposable
         Weights.mul_(_decay).add_(_model.Parameters, 1 - _decay);
     }
 
-    /// <summary>Losses of batches by the averaged weights, which for this time stand in the model's place.</summary>
-    public float[][] Score(IReadOnlyList<PreparedBatch> batches)
+    /// <summary>What the averaged weights, which for this time stand in the model's place, say of batches.</summary>
+    public BatchReference[] Score(IReadOnlyList<PreparedBatch> batches, ReferenceNeeds needs)
     {
         using var guard = no_grad();
         using var own = _model.Parameters.clone();
@@ -45,8 +45,11 @@ internal sealed class MovingAverage : IDisposable
             return [.. batches.Select(batch =>
             {
                 var losses = new float[batch.Tokens.Tokens.Length];
-                _model.Evaluate(batch.Tokens, losses);
-                return losses;
+                var entropies = needs.Entropies ? new float[losses.Length] : null;
+                var likely = needs.TopK > 0 ? LikelyTokens.Empty(losses.Length, needs.TopK) : null;
+                if (entropies == null && likely == null) _model.Evaluate(batch.Tokens, losses);
+                else _model.Evaluate(batch.Tokens, losses, entropies, needs.TopK, likely?.Ids, likely?.LogProbabilities);
+                return new BatchReference(losses, entropies, likely);
             })];
         }
         finally

@@ -8,6 +8,12 @@ namespace Rho.Training;
 /// <summary>What a micro-batch was trained on: weight 0 is dropped. Arrays are [sequences * length] and belong to the step; copy what is kept.</summary>
 public sealed record SelectedBatch(long Step, PreparedBatch Batch, float[] Losses, float[] Weights);
 
+/// <summary>What the reference says of a micro-batch; what is not needed, or away, is null.</summary>
+internal readonly record struct BatchReference(float[]? Losses, float[]? Entropies, LikelyTokens? Likely)
+{
+    public static BatchReference Of(PreparedBatch batch) => new(batch.Reference, batch.ReferenceEntropy, batch.ReferenceLikely);
+}
+
 /// <summary>What one step did.</summary>
 internal sealed record StepOutcome
 {
@@ -35,6 +41,7 @@ internal sealed class StepRunner : IDisposable
     private readonly long _steps;
     private readonly int _corpora;
     private readonly ITokenSelector _selector;
+    private readonly ReferenceNeeds _needs;
     private readonly AllTokens _all = new();
     private readonly WordTable? _words;
     private readonly IRankGroup _ranks;
@@ -44,6 +51,7 @@ internal sealed class StepRunner : IDisposable
         (_run, Model, _steps, _words, _ranks) = (run, model, steps, words, ranks);
         _corpora = run.Data.Corpora.Count;
         _selector = SelectorFactory.Create(run.Objective.Selector, run.Objective.Scope);
+        _needs = SelectorFactory.Needs(run.Objective);
         Ratio = SelectorFactory.CreateRatio(run.Objective, steps);
         Optimizer = new AdamW(model.Parameters, model.Gradients, model.Layout, run.Optimizer);
         Average = run is { Objective.Kind: ObjectiveKind.Slm, Reference.MovingAverageDecay: { } decay } ? new MovingAverage(model, decay) : null;
@@ -60,14 +68,12 @@ internal sealed class StepRunner : IDisposable
     /// <summary>Sees what each micro-batch was trained on.</summary>
     public Action<SelectedBatch>? Observer { get; set; }
 
-    private bool LooksAtReference => (_selector.Needs & (LossKinds.Reference | LossKinds.ReferenceEntropy)) != LossKinds.None;
-
     /// <param name="step">From 0 on.</param>
     public StepOutcome Run(long step, IReadOnlyList<PreparedBatch> batches)
     {
         var selective = _run.Objective.Kind == ObjectiveKind.Slm && step >= _run.Objective.ClmSteps;
         var ratio = selective ? Ratio.At(step) : 1;
-        var references = selective && Average != null ? Average.Score(batches) : null;
+        var references = selective && Average != null ? Average.Score(batches, _needs) : null;
         var chosen = selective && _run.Objective.Scope == ObjectiveScope.GlobalBatch && (batches.Count > 1 || _ranks.Size > 1)
             ? SelectGlobally(step, batches, references, ratio)
             : null;
@@ -79,15 +85,16 @@ internal sealed class StepRunner : IDisposable
         for (var i = 0; i < batches.Count; i++)
         {
             var batch = batches[i];
-            var reference = references?[i] ?? batch.Reference;
+            var reference = references?[i] ?? BatchReference.Of(batch);
+            var probe = selective && chosen == null ? Probe(reference) : null;
             var losses = new float[batch.Tokens.Tokens.Length];
             var weights = new float[losses.Length];
             var index = i;
-            var result = Model.AccumulateGradients(batch.Tokens, (current, output) => Weigh(step, index, batch, reference, current, selective, ratio, chosen?[index], output), losses, weights);
+            var result = Model.AccumulateGradients(batch.Tokens, (current, output) => Weigh(step, index, batch, reference, current, probe, selective, ratio, chosen?[index], output), losses, weights, probe);
             lossSum += result.WeightedLossSum;
             weightSum += result.WeightSum;
             if (!double.IsFinite(result.WeightedLossSum) || HasLostTarget(batch.Tokens, losses)) problem ??= $"the loss of {Place(batch, losses)} is not a number";
-            statistics = statistics.Add(SelectionStatistics.Measure(losses, reference, weights));
+            statistics = statistics.Add(SelectionStatistics.Measure(losses, reference.Losses, weights));
             Count(batch, losses, weights, byCorpus);
             Observer?.Invoke(new SelectedBatch(step + 1, batch, losses, weights));
         }
@@ -125,11 +132,12 @@ internal sealed class StepRunner : IDisposable
     /// <summary>What would be selected of a batch now.</summary>
     public float[] Select(long step, PreparedBatch batch)
     {
-        var reference = Average?.Score([batch])[0] ?? batch.Reference;
+        var reference = Average?.Score([batch], _needs)[0] ?? BatchReference.Of(batch);
+        var probe = Probe(reference);
         var losses = new float[batch.Tokens.Tokens.Length];
         var weights = new float[losses.Length];
-        Model.Evaluate(batch.Tokens, losses);
-        Weigh(step, 0, batch, reference, losses, selective: true, Ratio.At(step), null, weights);
+        Model.Evaluate(batch.Tokens, losses, probe);
+        Weigh(step, 0, batch, reference, losses, probe, selective: true, Ratio.At(step), null, weights);
         return weights;
     }
 
@@ -171,9 +179,10 @@ internal sealed class StepRunner : IDisposable
     }
 
     private void Weigh(
-        long step, int index, PreparedBatch batch, float[]? reference, ReadOnlySpan<float> current, bool selective, double ratio, float[]? chosen, Span<float> weights)
+        long step, int index, PreparedBatch batch, BatchReference reference, ReadOnlySpan<float> current, TokenProbe? probe,
+        bool selective, double ratio, float[]? chosen, Span<float> weights)
     {
-        var losses = Losses(step, index, batch, reference, current);
+        var losses = Losses(step, index, batch, reference, current, probe);
         if (!selective || batch.WithoutReference)
         {
             _all.Select(losses, 1, weights);
@@ -186,44 +195,60 @@ internal sealed class StepRunner : IDisposable
             return;
         }
 
-        CheckReference(batch, reference, current);
+        CheckReference(batch, reference.Losses, current);
         _selector.Select(losses, ratio, weights);
     }
 
-    private TokenLosses Losses(long step, int index, PreparedBatch batch, float[]? reference, ReadOnlySpan<float> current) => new()
+    private TokenLosses Losses(long step, int index, PreparedBatch batch, BatchReference reference, ReadOnlySpan<float> current, TokenProbe? probe) => new()
     {
         Current = current,
-        Reference = reference,
-        ReferenceEntropy = batch.ReferenceEntropy,
+        Reference = reference.Losses,
+        ReferenceEntropy = reference.Entropies,
+        Divergence = Divergences(reference, probe),
         Words = _words == null ? default : _words.Number(batch.Tokens.Tokens),
         Length = batch.Tokens.Length,
         Seed = Randomness.Derive((ulong)_run.Seed, 0x5E1EC7, (ulong)step, (ulong)(_ranks.Rank + _ranks.Size * index)),
     };
 
+    /// <summary>What to find out of the model's own distributions; null for criteria that do not compare them.</summary>
+    private TokenProbe? Probe(BatchReference reference) => _needs.TopK > 0 && reference.Likely is { } likely ? new TokenProbe(likely.K, likely.Ids) : null;
+
+    /// <summary>[sequences * length] in nats; empty without a probe.</summary>
+    private static float[] Divergences(BatchReference reference, TokenProbe? probe)
+    {
+        if (probe == null) return [];
+        var divergences = new float[probe.Ids.Length / probe.K];
+        TopDivergence.Measure(reference.Likely!.LogProbabilities, probe.LogProbabilities, probe.K, divergences);
+        return divergences;
+    }
+
     /// <summary>
     /// The whole step as one batch: exact, at the price of a forward pass more. Ranks exchange what is ranked, micro-batch by
     /// micro-batch, so that the batch is in the order in which one process would have it.
     /// </summary>
-    private float[][] SelectGlobally(long step, IReadOnlyList<PreparedBatch> batches, float[][]? references, double ratio)
+    private float[][] SelectGlobally(long step, IReadOnlyList<PreparedBatch> batches, BatchReference[]? references, double ratio)
     {
-        List<float> current = [], reference = [], entropy = [];
+        List<float> current = [], reference = [], entropy = [], divergence = [];
         List<int> words = [];
         var own = new int[batches.Count];
         for (var i = 0; i < batches.Count; i++)
         {
             var batch = batches[i];
             var losses = batch.WithoutReference ? [] : new float[batch.Tokens.Tokens.Length];
-            var compared = batch.WithoutReference || !LooksAtReference ? [] : references?[i] ?? batch.Reference!;
+            var known = references?[i] ?? BatchReference.Of(batch);
+            var compared = batch.WithoutReference || !_needs.Reference ? [] : known.Losses!;
+            var probe = Probe(known);
             if (losses.Length > 0)
             {
-                Model.Evaluate(batch.Tokens, losses);
+                Model.Evaluate(batch.Tokens, losses, probe);
                 CheckReference(batch, compared, losses);
             }
 
             own[i] = current.Count + _ranks.Gather<int>([losses.Length]).Take(_ranks.Rank).Sum();
             current.AddRange(_ranks.Gather<float>(losses));
             reference.AddRange(_ranks.Gather<float>(compared));
-            if (_selector.Needs.HasFlag(LossKinds.ReferenceEntropy)) entropy.AddRange(_ranks.Gather<float>(losses.Length > 0 ? batch.ReferenceEntropy : []));
+            if (_needs.Entropies) entropy.AddRange(_ranks.Gather<float>(losses.Length > 0 ? known.Entropies : []));
+            if (_needs.TopK > 0) divergence.AddRange(_ranks.Gather<float>(losses.Length > 0 ? Divergences(known, probe) : []));
             if (_words != null) words.AddRange(_ranks.Gather<int>(losses.Length > 0 ? _words.Number(batch.Tokens.Tokens) : []));
         }
 
@@ -234,6 +259,7 @@ internal sealed class StepRunner : IDisposable
                 Current = current.ToArray(),
                 Reference = reference.ToArray(),
                 ReferenceEntropy = entropy.ToArray(),
+                Divergence = divergence.ToArray(),
                 Words = words.ToArray(),
                 Length = batches[0].Tokens.Length,
                 Seed = Randomness.Derive((ulong)_run.Seed, 0x5E1EC7, (ulong)step),
@@ -244,7 +270,7 @@ internal sealed class StepRunner : IDisposable
     /// <summary>A token with a target and without a reference loss means that the reference saw other text or other documents.</summary>
     private void CheckReference(PreparedBatch batch, float[]? reference, ReadOnlySpan<float> current)
     {
-        if (!LooksAtReference) return;
+        if (!_needs.Reference) return;
         if (reference == null) throw new InvalidOperationException("the step has no reference losses");
         for (var i = 0; i < current.Length; i++)
         {

@@ -228,6 +228,7 @@ public enum SelectorCriterion
     ExcessLoss,
     ReferenceLoss,
     ReferenceEntropy,
+    Divergence,
     CurrentLoss,
     Random,
 }
@@ -241,8 +242,12 @@ public enum SelectorUnit
 
 public sealed record SelectorSection
 {
-    [Description("excess_loss: current minus reference loss, highest first. reference_loss: lowest first, as in the paper's self-reference. reference_entropy: where the reference is surest first, the paper's other self-reference; of one reference, from scorers or a model. current_loss: highest first. random: the control.")]
+    [Description("excess_loss: current minus reference loss, highest first. reference_loss: lowest first, as in the paper's self-reference. reference_entropy: where the reference is surest first, the paper's other self-reference. divergence: KL divergence of the model from the reference over the reference's top_k tokens and one bucket for all others, highest first. reference_entropy and divergence need one reference, or the moving average; score files need to be written with --entropy or --top-k. current_loss: highest first. random: the control.")]
     public SelectorCriterion By { get; init; }
+
+    [Description("How many of the reference's most likely tokens divergence looks at; 8 where absent. Each holds 8 bytes a token beside the reference losses (see data.shuffle_tokens).")]
+    [Range(1, 256)]
+    public int? TopK { get; init; }
 
     [Description("token: each by itself. word: a word's tokens together, by their mean. sequence: whole sequences, by their mean.")]
     public SelectorUnit Unit { get; init; }

@@ -58,11 +58,12 @@ internal static class RunFileRules
         }
 
         if (objective.Kind == ObjectiveKind.Clm) return;
-        var needs = SelectorFactory.Create(objective.Selector, objective.Scope).Needs;
-        if (needs.HasFlag(Selection.LossKinds.ReferenceEntropy))
-            require(run.Reference.Sources is [{ Scores: null }], "objective.selector looks at reference_entropy, which one source gives that is scorers or a model: score files hold losses, and a mixture's entropy does not follow from its parts'");
+        var needs = SelectorFactory.Needs(objective);
+        if (needs.Entropies || needs.TopK > 0)
+            require(run.Reference.Sources.Count < 2, $"objective.selector looks at {(needs.Entropies ? "reference_entropy" : "divergence")}, which needs a single reference: reference.sources has {run.Reference.Sources.Count}, and {(needs.Entropies ? "the entropy" : "the most likely tokens")} of their mixture cannot be had from theirs");
+        require(SelectorFactory.TopKs(objective.Selector).Distinct().Count() < 2, "objective.selector has parts of different top_k, to be one");
         var adaptive = objective.RatioSchedule?.Kind == RatioScheduleKind.Adaptive;
-        if ((needs & ~Selection.LossKinds.Words) != Selection.LossKinds.None || adaptive)
+        if (needs.Reference || adaptive)
             require(run.Reference.Sources.Count > 0 || run.Reference.MovingAverageDecay != null,
                 "reference.sources is empty: this objective compares with a reference (scorers, scores, a model, or reference.moving_average_decay)");
     }
@@ -72,6 +73,7 @@ internal static class RunFileRules
         require(selector.AllOf == null || selector.AnyOf == null, $"{path}: all_of and any_of are both given, to be one of them");
         require(part || selector.Ratio == null, $"{path}.ratio belongs to parts of all_of or any_of; the whole has objective.ratio");
         require(selector.Temperature == null || selector.Unit == SelectorUnit.Token, $"{path}.temperature goes with unit \"token\"");
+        require(selector.TopK == null || (selector.By == SelectorCriterion.Divergence && selector.AllOf == null && selector.AnyOf == null), $"{path}.top_k goes with by \"divergence\"");
         var (name, parts) = selector.AllOf != null ? ("all_of", selector.AllOf) : ("any_of", selector.AnyOf);
         if (parts == null) return;
         require(parts.Count >= 2, $"{path}.{name} has {parts.Count} parts, to have at least two");

@@ -2,9 +2,23 @@ using Rho.Selection;
 
 namespace Rho.Training;
 
+/// <summary>What a selector looks at.</summary>
+/// <param name="TopK">How many of the reference's most likely tokens; 0 for none.</param>
+internal readonly record struct ReferenceNeeds(LossKinds Kinds, int TopK)
+{
+    public bool Entropies => Kinds.HasFlag(LossKinds.ReferenceEntropy);
+
+    /// <summary>Whether anything but the current losses is needed.</summary>
+    public bool Reference => (Kinds & (LossKinds.Reference | LossKinds.ReferenceEntropy | LossKinds.Divergence)) != LossKinds.None;
+
+    public bool Words => Kinds.HasFlag(LossKinds.Words);
+}
+
 /// <summary>Selectors and ratio schedules from a run file's sections.</summary>
 internal static class SelectorFactory
 {
+    private const int DefaultTopK = 8;
+
     /// <summary>The global batch is ranked by giving the selector all of it at once.</summary>
     internal static ITokenSelector Create(SelectorSection section, ObjectiveScope scope) =>
         Create(section, scope == ObjectiveScope.Sequence ? SelectionScope.Sequence : SelectionScope.Batch);
@@ -17,6 +31,7 @@ internal static class SelectorFactory
         {
             SelectorCriterion.ReferenceLoss => new ReferenceLoss(),
             SelectorCriterion.ReferenceEntropy => new ReferenceEntropy(),
+            SelectorCriterion.Divergence => new ReferenceDivergence(),
             SelectorCriterion.CurrentLoss => new CurrentLoss(),
             SelectorCriterion.Random => new RandomScore(),
             _ => new ExcessLoss(),
@@ -29,6 +44,18 @@ internal static class SelectorFactory
             _ => new TopTokens(score, scope),
         };
     }
+
+    /// <summary>What an objective needs to be told beside the current losses.</summary>
+    internal static ReferenceNeeds Needs(ObjectiveSection objective)
+    {
+        if (objective.Kind == ObjectiveKind.Clm) return new ReferenceNeeds(LossKinds.None, 0);
+        return new ReferenceNeeds(Create(objective.Selector, objective.Scope).Needs, TopKs(objective.Selector).DefaultIfEmpty(0).Max());
+    }
+
+    /// <summary>The top_k of each part that looks at a divergence.</summary>
+    internal static IEnumerable<int> TopKs(SelectorSection section) => (section.AllOf ?? section.AnyOf) is { } parts
+        ? parts.SelectMany(TopKs)
+        : section.By == SelectorCriterion.Divergence ? [section.TopK ?? DefaultTopK] : [];
 
     private static SelectorPart[] Parts(IReadOnlyList<SelectorSection> parts, SelectionScope scope) =>
         [.. parts.Select(part => new SelectorPart(Create(part, scope), part.Ratio))];

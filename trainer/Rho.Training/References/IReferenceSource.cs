@@ -10,6 +10,9 @@ internal sealed record ReferenceBlock(long FirstSequence, int Sequences, float[]
 {
     /// <summary>Entropies of the distributions that the losses are of, [sequences * length] in nats; null from a source that gives none.</summary>
     public float[]? Entropies { get; init; }
+
+    /// <summary>Null from a source that gives none.</summary>
+    public LikelyTokens? Likely { get; init; }
 }
 
 /// <summary>Where reference losses come from.</summary>
@@ -17,6 +20,9 @@ internal interface IReferenceSource : IAsyncDisposable
 {
     /// <summary>Whether blocks have entropies.</summary>
     bool GivesEntropies => false;
+
+    /// <summary>How many of the most likely tokens blocks have; 0 for none.</summary>
+    int TopK => 0;
 
     /// <exception cref="RhoException">The source cannot be reached or is no reference.</exception>
     Task<ReferenceIdentity> IdentifyAsync(CancellationToken cancellation);

@@ -9,16 +9,19 @@ namespace Rho.Training;
 /// Losses computed in this process, on a thread of their own, a few blocks ahead. Blocks lie on a fixed grid of the shard, whatever
 /// sequence is read first: another batch would round differently.
 /// </summary>
-/// <param name="entropies">Whether entropies are wanted too.</param>
-internal sealed class ModelSource(IDistributionModel model, bool entropies) : IReferenceSource
+/// <param name="needs">What is wanted beside losses.</param>
+internal sealed class ModelSource(IDistributionModel model, ReferenceNeeds needs) : IReferenceSource
 {
     private const int BlockTokens = 8192;
     private readonly Lock _model = new();
 
-    public bool GivesEntropies => entropies;
+    public bool GivesEntropies => needs.Entropies;
 
-    public Task<ReferenceIdentity> IdentifyAsync(CancellationToken cancellation) =>
-        Task.FromResult(new ReferenceIdentity(model.Fingerprint, model.TokenizerFingerprint, model.VocabularySize, model.ContextLength, model.Description));
+    public int TopK => needs.TopK;
+
+    public Task<ReferenceIdentity> IdentifyAsync(CancellationToken cancellation) => needs.TopK > model.MaxTopK
+        ? throw new RhoException($"objective.selector.top_k is {needs.TopK}; a model in process gives up to {model.MaxTopK}")
+        : Task.FromResult(new ReferenceIdentity(model.Fingerprint, model.TokenizerFingerprint, model.VocabularySize, model.ContextLength, model.Description));
 
     public async IAsyncEnumerable<ReferenceBlock> ReadAsync(TokenShard shard, bool documentsSeeEachOther, long firstSequence, [EnumeratorCancellation] CancellationToken cancellation)
     {
@@ -48,14 +51,19 @@ internal sealed class ModelSource(IDistributionModel model, bool entropies) : IR
                 var tokens = new int[count * length];
                 var documents = new int[count * length];
                 var losses = new float[count * length];
-                var uncertainty = entropies ? new float[losses.Length] : [];
+                var entropies = needs.Entropies ? new float[losses.Length] : [];
+                var likely = LikelyTokens.Empty(losses.Length, needs.TopK);
                 shard.Read(first, tokens);
                 shard.ReadDocuments(first, documents);
                 if (documentsSeeEachOther)
                     for (var i = 0; i < documents.Length; i++) documents[i] = Math.Min(documents[i], 0);
-                lock (_model) model.Score(tokens, count, length, documents, losses, uncertainty, 0, [], [], cancellation);
+                lock (_model) model.Score(tokens, count, length, documents, losses, entropies, needs.TopK, likely.Ids, likely.LogProbabilities, cancellation);
                 var before = (int)Math.Max(0, firstSequence - first);
-                var block = new ReferenceBlock(first + before, count - before, losses[(before * length)..]) { Entropies = entropies ? uncertainty[(before * length)..] : null };
+                var block = new ReferenceBlock(first + before, count - before, losses[(before * length)..])
+                {
+                    Entropies = needs.Entropies ? entropies[(before * length)..] : null,
+                    Likely = needs.TopK > 0 ? likely.From(before * length) : null,
+                };
                 var write = output.WriteAsync(block, cancellation);
                 if (!write.IsCompletedSuccessfully) write.AsTask().Wait(cancellation); // This thread is the scoring's own.
             }

@@ -28,6 +28,9 @@ internal sealed class ReferenceLoader : IAsyncDisposable
     /// <summary>Whether entropies come with the losses: only a single source's can, since a mixture's do not follow from its parts'.</summary>
     public bool GivesEntropies => Sources is [{ GivesEntropies: true }];
 
+    /// <summary>How many most likely tokens come with the losses, of a single source; 0 for none.</summary>
+    public int TopK => Sources is [var only] ? only.TopK : 0;
+
     public TimeSpan Patience => TimeSpan.FromSeconds(_section.PatienceSeconds);
 
     public UnavailablePolicy Policy => _section.WhenUnavailable;

@@ -9,13 +9,15 @@ internal sealed class ScoreFolderSource : IReferenceSource
 {
     private const int BlockTokens = 1 << 20;
     private readonly string _directory;
+    private readonly ReferenceNeeds _needs;
     private readonly Dictionary<string, ScoreFile> _files = new(StringComparer.Ordinal);
     private readonly ReferenceIdentity _identity;
 
-    /// <exception cref="RhoException">The folder has no score files, a broken one, or files of different references.</exception>
-    public ScoreFolderSource(string directory)
+    /// <param name="needs">What is wanted beside losses.</param>
+    /// <exception cref="RhoException">The folder has no score files, a broken one, files of different references, or files without what is wanted.</exception>
+    public ScoreFolderSource(string directory, ReferenceNeeds needs)
     {
-        _directory = directory;
+        (_directory, _needs) = (directory, needs);
         if (!Directory.Exists(directory)) throw new NotFoundException($"{directory}: no such folder of score files");
         string? fingerprint = null;
         try
@@ -27,6 +29,10 @@ internal sealed class ScoreFolderSource : IReferenceSource
                 fingerprint ??= file.ReferenceFingerprint;
                 if (file.ReferenceFingerprint != fingerprint)
                     throw new MismatchException($"{path}: scored by reference {TrainingData.Short(file.ReferenceFingerprint)}, other files of the folder by {TrainingData.Short(fingerprint)}");
+                if (needs.Entropies && !file.HasEntropies)
+                    throw new MismatchException($"{path}: has no entropies, which reference_entropy ranks by; write scores with: rho score --entropy");
+                if (needs.TopK > file.TopK)
+                    throw new MismatchException($"{path}: has {(file.TopK == 0 ? "no most likely tokens" : $"the {file.TopK} most likely tokens")}, divergence looks at {needs.TopK}; write scores with: rho score --top-k {needs.TopK}");
             }
         }
         catch
@@ -39,6 +45,10 @@ internal sealed class ScoreFolderSource : IReferenceSource
         Description = File.Exists(Path.Combine(directory, ScoresDescription.FileName)) ? ScoresDescription.Load(directory) : null;
         _identity = new ReferenceIdentity(fingerprint, Description?.TokenizerFingerprint, null, null, $"{_files.Count} score files in {directory}");
     }
+
+    public bool GivesEntropies => _needs.Entropies;
+
+    public int TopK => _needs.TopK;
 
     /// <summary>What `rho score` wrote beside the files; null for files from elsewhere.</summary>
     public ScoresDescription? Description { get; }
@@ -60,10 +70,35 @@ internal sealed class ScoreFolderSource : IReferenceSource
             var count = (int)Math.Min(step, shard.Sequences - first);
             var losses = new float[count * shard.Length];
             file.Read(first, losses);
-            yield return new ReferenceBlock(first, count, losses);
+            yield return new ReferenceBlock(first, count, losses) { Entropies = Entropies(file, first, losses.Length), Likely = Likely(file, first, losses.Length) };
         }
 
         await Task.CompletedTask;
+    }
+
+    private float[]? Entropies(ScoreFile file, long first, int positions)
+    {
+        if (!_needs.Entropies) return null;
+        var entropies = new float[positions];
+        file.ReadEntropies(first, entropies);
+        return entropies;
+    }
+
+    /// <summary>The file may have more than are wanted: the first ones are the likeliest.</summary>
+    private LikelyTokens? Likely(ScoreFile file, long first, int positions)
+    {
+        if (_needs.TopK == 0) return null;
+        var all = LikelyTokens.Empty(positions, file.TopK);
+        file.ReadTop(first, all.Ids, all.LogProbabilities);
+        if (all.K == _needs.TopK) return all;
+        var likely = LikelyTokens.Empty(positions, _needs.TopK);
+        for (var i = 0; i < positions; i++)
+        {
+            all.Ids.AsSpan(i * all.K, likely.K).CopyTo(likely.Ids.AsSpan(i * likely.K));
+            all.LogProbabilities.AsSpan(i * all.K, likely.K).CopyTo(likely.LogProbabilities.AsSpan(i * likely.K));
+        }
+
+        return likely;
     }
 
     public ValueTask DisposeAsync()

@@ -8,13 +8,14 @@ namespace Rho.Training;
 internal sealed class ScorerSource : IReferenceSource
 {
     private readonly ScorerClient _client;
-    private readonly bool _entropies;
+    private readonly ReferenceNeeds _needs;
 
     /// <param name="patience">How long the client goes on without any progress before it gives up.</param>
-    /// <param name="entropies">Whether entropies are wanted too.</param>
-    public ScorerSource(ReferenceSourceSection section, string tokenizerFingerprint, TimeSpan patience, bool entropies) => (_entropies, _client) = (entropies, new ScorerClient(new ScorerClientOptions
+    /// <param name="needs">What is wanted beside losses.</param>
+    public ScorerSource(ReferenceSourceSection section, string tokenizerFingerprint, TimeSpan patience, ReferenceNeeds needs) => (_needs, _client) = (needs, new ScorerClient(new ScorerClientOptions
     {
-        Entropy = entropies,
+        Entropy = needs.Entropies,
+        TopK = needs.TopK,
         Addresses = section.Scorers!,
         Reference = section.Fingerprint,
         TokenizerFingerprint = tokenizerFingerprint,
@@ -25,19 +26,28 @@ internal sealed class ScorerSource : IReferenceSource
         Budget = patience > TimeSpan.FromSeconds(1) ? patience : TimeSpan.FromSeconds(1),
     }));
 
-    public bool GivesEntropies => _entropies;
+    public bool GivesEntropies => _needs.Entropies;
+
+    public int TopK => _needs.TopK;
 
     public async Task<ReferenceIdentity> IdentifyAsync(CancellationToken cancellation)
     {
         var reference = await _client.DescribeAsync(cancellation);
-        if (_entropies && reference.MaxTopK == 0) throw new MismatchException($"the scorers' reference ({reference.Description}) offers no entropies, which the selector needs");
+        if (_needs.TopK > reference.MaxTopK) throw new MismatchException($"objective.selector.top_k is {_needs.TopK}; the scorers' reference ({reference.Description}) gives up to {reference.MaxTopK}");
+        if (_needs.Entropies && reference.MaxTopK == 0) throw new MismatchException($"the scorers' reference ({reference.Description}) offers no entropies, which the selector needs");
         return new ReferenceIdentity(reference.Fingerprint, reference.TokenizerFingerprint, reference.VocabularySize, reference.ContextLength, reference.Description);
     }
 
     public async IAsyncEnumerable<ReferenceBlock> ReadAsync(TokenShard shard, bool documentsSeeEachOther, long firstSequence, [EnumeratorCancellation] CancellationToken cancellation)
     {
         await foreach (var block in _client.ScoreShardAsync(shard, documentsSeeEachOther, firstSequence, cancellation))
-            yield return new ReferenceBlock(block.FirstSequence, block.Sequences, block.Losses) { Entropies = _entropies ? block.Entropies : null };
+        {
+            yield return new ReferenceBlock(block.FirstSequence, block.Sequences, block.Losses)
+            {
+                Entropies = _needs.Entropies ? block.Entropies : null,
+                Likely = _needs.TopK > 0 ? new LikelyTokens(_needs.TopK, block.TopIds, block.TopLogProbabilities) : null,
+            };
+        }
     }
 
     public ValueTask DisposeAsync() => _client.DisposeAsync();

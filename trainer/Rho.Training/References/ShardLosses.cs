@@ -7,6 +7,9 @@ internal sealed record StretchLosses(float[] Losses, int Sequences)
 {
     /// <summary>Of a single source that gives them; else null.</summary>
     public float[]? Entropies { get; init; }
+
+    /// <summary>Of a single source that gives them; else null.</summary>
+    public LikelyTokens? Likely { get; init; }
 }
 
 /// <summary>Reads one shard's reference losses in order, from all sources, combined.</summary>
@@ -29,20 +32,24 @@ internal sealed class ShardLosses : IAsyncDisposable
     public async Task<StretchLosses> ReadAsync(int sequences, CancellationToken cancellation)
     {
         var losses = new float[sequences * Shard.Length];
-        var entropies = _loader.GivesEntropies ? new float[losses.Length] : null;
-        var read = await _cursors[0].ReadAsync(losses, entropies, cancellation);
+        var stretch = new StretchLosses(losses, 0)
+        {
+            Entropies = _loader.GivesEntropies ? new float[losses.Length] : null,
+            Likely = _loader.TopK > 0 ? LikelyTokens.Empty(losses.Length, _loader.TopK) : null,
+        };
+        var read = await _cursors[0].ReadAsync(stretch, cancellation);
         if (_cursors.Length > 1) Scale(losses, 0);
         for (var i = 1; i < _cursors.Length; i++)
         {
             var other = new float[losses.Length];
-            read = Math.Min(read, await _cursors[i].ReadAsync(other, null, cancellation));
+            read = Math.Min(read, await _cursors[i].ReadAsync(new StretchLosses(other, 0), cancellation));
             Mix(losses, other, i);
         }
 
         if (_cursors.Length > 1)
             for (var i = 0; i < losses.Length; i++) losses[i] = -losses[i];
         NextSequence += read;
-        return new StretchLosses(losses, read) { Entropies = entropies };
+        return stretch with { Sequences = read };
     }
 
     /// <summary>From losses to weighted log-likelihoods.</summary>
@@ -76,10 +83,10 @@ internal sealed class ShardLosses : IAsyncDisposable
         private ReferenceBlock? _block;
         private int _used;
 
-        /// <summary>Fills the losses, and says how many sequences it has: all, unless the policy is to go on without.</summary>
-        public async Task<int> ReadAsync(float[] losses, float[]? entropies, CancellationToken cancellation)
+        /// <summary>Fills the stretch, and says how many sequences it has: all, unless the policy is to go on without.</summary>
+        public async Task<int> ReadAsync(StretchLosses stretch, CancellationToken cancellation)
         {
-            var total = losses.Length / shard.Length;
+            var total = stretch.Losses.Length / shard.Length;
             var filled = 0;
             while (filled < total)
             {
@@ -90,8 +97,9 @@ internal sealed class ShardLosses : IAsyncDisposable
 
                 var count = Math.Min(total - filled, _block!.Sequences - _used);
                 var (from, to, length) = (_used * shard.Length, filled * shard.Length, count * shard.Length);
-                _block.Losses.AsSpan(from, length).CopyTo(losses.AsSpan(to));
-                if (entropies != null) _block.Entropies.AsSpan(from, length).CopyTo(entropies.AsSpan(to));
+                _block.Losses.AsSpan(from, length).CopyTo(stretch.Losses.AsSpan(to));
+                if (stretch.Entropies != null) _block.Entropies.AsSpan(from, length).CopyTo(stretch.Entropies.AsSpan(to));
+                if (stretch.Likely != null) _block.Likely!.CopyTo(from, length, stretch.Likely, to);
                 filled += count;
                 _used += count;
                 _position += count;
@@ -168,12 +176,19 @@ internal sealed class ShardLosses : IAsyncDisposable
                 throw new CorruptDataException($"the reference sent {block.Sequences} sequences from {block.FirstSequence} of {shard.Path}; {_position} was next");
             if (source.GivesEntropies && block.Entropies?.Length != block.Losses.Length)
                 throw new CorruptDataException($"the reference sent {block.Entropies?.Length ?? 0} entropies with {block.Losses.Length} losses of {shard.Path}");
+            if (source.TopK > 0 && (block.Likely?.K != source.TopK || block.Likely.Ids.Length != block.Losses.Length * source.TopK || block.Likely.LogProbabilities.Length != block.Likely.Ids.Length))
+                throw new CorruptDataException($"the reference sent {block.Likely?.Ids.Length ?? 0} likely tokens with {block.Losses.Length} losses of {shard.Path}, {source.TopK} each were asked for");
             for (var i = 0; i < block.Losses.Length; i++)
             {
                 var loss = block.Losses[i];
-                if (loss < -1e-3f || float.IsInfinity(loss))
-                    throw new CorruptDataException($"the reference sent loss {loss} for token {i % shard.Length} of sequence {_position + i / shard.Length} of {shard.Path}");
+                if (loss < -1e-3f || float.IsInfinity(loss)) throw Wrong($"loss {loss}", i);
+                if (float.IsNaN(loss)) continue;
+                if (source.GivesEntropies && !(block.Entropies![i] > -1e-3f && float.IsFinite(block.Entropies[i]))) throw Wrong($"entropy {block.Entropies[i]}", i);
+                for (var j = i * source.TopK; j < (i + 1) * source.TopK; j++)
+                    if (block.Likely!.Ids[j] < 0 || !(block.Likely.LogProbabilities[j] < 1e-3f)) throw Wrong($"log-probability {block.Likely.LogProbabilities[j]} of token {block.Likely.Ids[j]}", i);
             }
+
+            CorruptDataException Wrong(string what, int i) => new($"the reference sent {what} for token {i % shard.Length} of sequence {_position + i / shard.Length} of {shard.Path}");
         }
 
         private async ValueTask CloseAsync()
