@@ -74,7 +74,7 @@ public static partial class RhoHost
         });
         services.AddHostedService<Drain>();
         services.Configure<HostOptions>(host => host.ShutdownTimeout = options.DrainDelay + options.DrainTimeout);
-        if (Telemetry.IsWanted(options)) services.AddHostedService<Telemetry>();
+        services.AddHostedService<Telemetry>();
         return builder;
     }
 

@@ -1,29 +1,15 @@
 using Microsoft.Extensions.Hosting;
-using OpenTelemetry;
-using OpenTelemetry.Exporter;
-using OpenTelemetry.Metrics;
-using OpenTelemetry.Resources;
-using OpenTelemetry.Trace;
 
 namespace Rho.Hosting;
 
-/// <summary>
-/// Sends traces and metrics over OTLP: of every ActivitySource and Meter whose name starts with "Rho", and of the web server.
-/// The exporter's other settings are OpenTelemetry's environment variables (OTEL_EXPORTER_OTLP_HEADERS, _PROTOCOL, OTEL_TRACES_SAMPLER, ...).
-/// </summary>
+/// <summary>Traces and metrics over OTLP for the life of a service, where its options or the environment ask for them.</summary>
 internal sealed class Telemetry(RhoHostOptions options) : IHostedService, IDisposable
 {
-    public const string EndpointVariable = "OTEL_EXPORTER_OTLP_ENDPOINT";
-    private TracerProvider? _traces;
-    private MeterProvider? _metrics;
-
-    public static bool IsWanted(RhoHostOptions options) => options.OtlpEndpoint is not null || !string.IsNullOrEmpty(Environment.GetEnvironmentVariable(EndpointVariable));
+    private OtlpExport? _export;
 
     public Task StartAsync(CancellationToken cancellationToken)
     {
-        var resource = ResourceBuilder.CreateDefault().AddService(options.Service, serviceVersion: typeof(Telemetry).Assembly.GetName().Version?.ToString(3));
-        _traces = Sdk.CreateTracerProviderBuilder().SetResourceBuilder(resource).AddSource("Rho*", "Microsoft.AspNetCore").AddOtlpExporter(Configure).Build();
-        _metrics = Sdk.CreateMeterProviderBuilder().SetResourceBuilder(resource).AddMeter("Rho*", "System.Runtime", "Microsoft.AspNetCore.*").AddOtlpExporter(Configure).Build();
+        _export = OtlpExport.Start(options.Service, options.OtlpEndpoint);
         return Task.CompletedTask;
     }
 
@@ -33,15 +19,9 @@ internal sealed class Telemetry(RhoHostOptions options) : IHostedService, IDispo
         return Task.CompletedTask;
     }
 
-    /// <summary>Sends what is left.</summary>
     public void Dispose()
     {
-        _traces?.Dispose();
-        _metrics?.Dispose();
-    }
-
-    private void Configure(OtlpExporterOptions exporter)
-    {
-        if (options.OtlpEndpoint is not null) exporter.Endpoint = new Uri(options.OtlpEndpoint);
+        _export?.Dispose();
+        _export = null;
     }
 }

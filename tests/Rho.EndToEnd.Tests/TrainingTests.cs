@@ -1,5 +1,12 @@
+using System.Collections.Concurrent;
+using System.Net;
+using System.Text;
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using Microsoft.AspNetCore.Builder;
+using Microsoft.AspNetCore.Hosting;
+using Microsoft.AspNetCore.Http;
+using Microsoft.Extensions.Logging;
 using Rho.Cli.Quickstart;
 
 namespace Rho.EndToEnd.Tests;
@@ -60,6 +67,47 @@ public sealed class TrainingTests(Workshop workshop) : IDisposable
 
         await RhoProgram.SucceedAsync("train", WriteRun("files", run => UseSource(run, new JsonObject { ["scores"] = _folder["scores"] })));
         AssertSameModel("streamed", "files");
+    }
+
+    /// <summary>A collector that keeps what is sent by OTLP over HTTP; names travel as plain text within the protobuf messages.</summary>
+    [Fact]
+    public async Task Train_OtlpEndpointInTheEnvironment_SendsSpansAndMetrics()
+    {
+        var received = new ConcurrentDictionary<string, string>(StringComparer.Ordinal);
+        var builder = WebApplication.CreateSlimBuilder();
+        builder.Logging.ClearProviders();
+        builder.WebHost.ConfigureKestrel(kestrel => kestrel.Listen(IPAddress.Loopback, 0));
+        await using var collector = builder.Build();
+        collector.MapPost("/v1/{signal}", async (string signal, HttpContext context) =>
+        {
+            using var body = new MemoryStream();
+            await context.Request.Body.CopyToAsync(body);
+            received.AddOrUpdate($"{signal} {context.Request.ContentType}", _ => Encoding.Latin1.GetString(body.ToArray()), (_, before) => before + Encoding.Latin1.GetString(body.ToArray()));
+            context.Response.ContentType = "application/x-protobuf";
+        });
+        await collector.StartAsync().WaitAsync(RhoProgram.Patience);
+
+        var result = await RhoProgram.RunAsync(["train", WriteRun("told", _ => { })], new Dictionary<string, string>(StringComparer.Ordinal)
+        {
+            ["OTEL_EXPORTER_OTLP_ENDPOINT"] = collector.Urls.Single(),
+            ["OTEL_EXPORTER_OTLP_PROTOCOL"] = "http/protobuf",
+            ["OTEL_RESOURCE_ATTRIBUTES"] = "deployment.environment=trial",
+        });
+        Assert.True(result.ExitCode == 0, result.Error);
+        await collector.StopAsync().WaitAsync(RhoProgram.Patience);
+
+        var traces = received["traces application/x-protobuf"];
+        foreach (var name in new[] { "rho-train", "trial", "training.run", "training.step", "training.evaluation", "training.checkpoint" }) Assert.Contains(name, traces, StringComparison.Ordinal);
+        var metrics = received["metrics application/x-protobuf"];
+        foreach (var name in new[] { "rho-train", "rho.training.loss", "rho.training.tokens", "rho.training.step.duration", "rho.training.held_out_loss", "clean" }) Assert.Contains(name, metrics, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task Train_CollectorIsAway_TrainsAllTheSame()
+    {
+        var result = await RhoProgram.RunAsync(["train", WriteRun("untold", _ => { })], new Dictionary<string, string>(StringComparer.Ordinal) { ["OTEL_EXPORTER_OTLP_ENDPOINT"] = "http://127.0.0.1:1" });
+        Assert.True(result.ExitCode == 0, result.Error);
+        Assert.True(Directory.Exists(_folder["untold/final"]));
     }
 
     [Fact]

@@ -125,6 +125,8 @@ internal sealed class TrainingService(RunManager runs, ServiceHealth health) : W
             ReferenceMilliseconds = step.ReferenceMilliseconds,
             BatchesWithoutReference = step.BatchesWithoutReference,
             Skipped = step.Skipped ?? "",
+            TrainingMilliseconds = step.TrainingMilliseconds,
+            CheckpointMilliseconds = step.CheckpointMilliseconds,
         };
         if (step.Loss is { } loss) wire.Loss = loss;
         if (step.AllLoss is { } all) wire.AllLoss = all;

@@ -26,19 +26,23 @@ internal sealed class RunSession : IAsyncDisposable
     private long _checkpointAt = -1;
     private bool _allFail;                        // an error that all ranks have, so that they can still write a checkpoint together
     private TimeSpan _referenceTime;
+    private TimeSpan _checkpointTime;             // since the step before
     private bool _metricsWait;                   // whether metrics are in memory that the disk did not take
 
     private RunSession(RunPlan plan, RunFolder? folder, EventStream events, StepRunner runner, CheckpointStore store, RunProgress progress, bool resumed)
     {
         (_plan, _folder, _events, _runner, _progress, _resumed) = (plan, folder, events, runner, progress, resumed);
+        // By their folders' names, or, where two have the same, by all of their paths.
+        var corpora = plan.Run.Data.Corpora.Select(corpus => Path.GetFileName(Path.TrimEndingDirectorySeparator(corpus.Path))).ToList();
+        if (corpora.Distinct(StringComparer.Ordinal).Count() < corpora.Count) corpora = [.. plan.Run.Data.Corpora.Select(corpus => corpus.Path)];
         if (folder != null)
         {
             _metrics = new MetricsFile(folder.Directory, progress.Step);
-            _tensorBoard = plan.Run.Metrics.Tensorboard ? new TensorBoardWriter(folder.TensorBoard, progress.Step) : null;
+            _tensorBoard = plan.Run.Metrics.Tensorboard ? new TensorBoardWriter(folder.TensorBoard, progress.Step, corpora) : null;
             _checkpoints = new CheckpointWriter(store, plan, runner, Publish);
         }
 
-        _meter = new TrainingMeter(plan.Run.Name!);
+        _meter = new TrainingMeter(plan.Run.Name!, corpora);
         _flopsPerStep = RunPlan.FlopsPerToken(runner.Model.Config, runner.Model.Model.Parameters, plan.Data.Length) * plan.TokensPerStep;
         if (resumed) _checkpointAt = progress.Step;
     }
@@ -117,6 +121,8 @@ internal sealed class RunSession : IAsyncDisposable
     /// <summary>The loop. Runs on the thread that owns the model.</summary>
     public RunResult Run(CancellationToken stop)
     {
+        // The parent of all that follows, requests to scorers among it.
+        using var activity = TrainingActivities.Start("training.run", _plan.Run.Name!, _progress.Step);
         Publish(Started());
         using (var pipeline = new BatchPipeline(_plan.Data, _plan.Reference, _plan.Run.Batch.Sequences, _plan.Ranks.Rank, Randomness.Derive((ulong)_plan.Run.Seed, 0xDA7A), _progress.Consumed, stop))
         {
@@ -176,7 +182,10 @@ internal sealed class RunSession : IAsyncDisposable
         }, stop)) return false;
         _probe ??= batches[0];
 
+        using var activity = TrainingActivities.Start("training.step", _plan.Run.Name!, _progress.Step + 1);
+        var training = Stopwatch.GetTimestamp();
         var outcome = _runner.Run(_progress.Step, batches);
+        var trained = Stopwatch.GetElapsedTime(training);
         _progress = _progress with
         {
             Step = _progress.Step + 1,
@@ -185,7 +194,9 @@ internal sealed class RunSession : IAsyncDisposable
             Consumed = batches[^1].Consumed,
             NonFiniteSteps = outcome.NonFinite ? _progress.NonFiniteSteps + 1 : 0,
         };
-        Publish(Finished(outcome, Stopwatch.GetElapsedTime(start), waits));
+        Publish(Finished(outcome, Stopwatch.GetElapsedTime(start), trained, waits));
+        activity?.SetTag("training.loss", outcome.Sums.WeightedLossSum / outcome.Sums.WeightSum);
+        if (outcome.Skipped != null) activity?.SetStatus(ActivityStatusCode.Error, outcome.Skipped);
         _allFail = _progress.NonFiniteSteps >= _plan.Run.Optimizer.MaxNonFiniteSteps;
         if (_allFail)
             throw new RhoException($"training stopped at step {_progress.Step}: {_progress.NonFiniteSteps} steps in a row were skipped, because {outcome.Skipped}; a lower learning rate or float32 may help, or the data is damaged there");
@@ -251,6 +262,7 @@ internal sealed class RunSession : IAsyncDisposable
         if (_plan.Sets.Count == 0 || _evaluatedAt == _progress.Step || !Leads) return;
         if (_plan.Ranks.Size > 1) stop = CancellationToken.None;
         var start = Stopwatch.GetTimestamp();
+        using var activity = TrainingActivities.Start("training.evaluation", _plan.Run.Name!, _progress.Step);
         var losses = new Dictionary<string, double>(StringComparer.Ordinal);
         foreach (var set in _plan.Sets)
         {
@@ -286,13 +298,16 @@ internal sealed class RunSession : IAsyncDisposable
 
     private void WriteCheckpoint(bool wait, TaskCompletionSource<string>? request = null, bool failureEndsRun = true)
     {
+        var start = Stopwatch.GetTimestamp();
         CheckThatRanksAgree();
         _checkpointAt = _progress.Step;
         if (Leads) WriteState(wait, request, failureEndsRun);
+        _checkpointTime = Stopwatch.GetElapsedTime(start);
     }
 
     private void WriteState(bool wait, TaskCompletionSource<string>? request = null, bool failureEndsRun = true)
     {
+        var start = Stopwatch.GetTimestamp();
         var state = new CheckpointState
         {
             Step = _progress.Step,
@@ -310,7 +325,7 @@ internal sealed class RunSession : IAsyncDisposable
             Ratio = _runner.Ratio.State,
             Evaluation = _evaluatedAt == _progress.Step ? _losses : null,
         };
-        _checkpoints!.Write(state, MaskOverlap(), wait, request, failureEndsRun);
+        _checkpoints!.Write(state, MaskOverlap(), start, wait, request, failureEndsRun);
     }
 
     /// <summary>Weights that have parted between ranks, by a faulty machine or library, are not to be kept.</summary>
@@ -399,13 +414,15 @@ internal sealed class RunSession : IAsyncDisposable
         };
     }
 
-    private StepFinished Finished(StepOutcome outcome, TimeSpan elapsed, Waits waits)
+    private StepFinished Finished(StepOutcome outcome, TimeSpan elapsed, TimeSpan trained, Waits waits)
     {
         static double? Number(double value) => double.IsFinite(value) ? value : null;
         var statistics = outcome.Sums.Statistics;
         var referenceTime = _plan.Reference?.TimeSpent ?? TimeSpan.Zero;
         var reference = referenceTime - _referenceTime;
         _referenceTime = referenceTime;
+        var checkpointTime = _checkpointTime;
+        _checkpointTime = TimeSpan.Zero;
         return new StepFinished
         {
             Step = _progress.Step,
@@ -425,11 +442,13 @@ internal sealed class RunSession : IAsyncDisposable
             GradientNorm = outcome.GradientNorm,
             LearningRate = outcome.LearningRate,
             Milliseconds = elapsed.TotalMilliseconds,
+            TrainingMilliseconds = trained.TotalMilliseconds,
             TokensPerSecond = _plan.TokensPerStep / elapsed.TotalSeconds,
             FlopsShare = _plan.Run.Metrics.PeakFlops is { } peak ? _flopsPerStep / elapsed.TotalSeconds / peak : null,
             ScoreWaitMilliseconds = waits.Scores.TotalMilliseconds,
             DataWaitMilliseconds = waits.Data.TotalMilliseconds,
             ReferenceMilliseconds = reference.TotalMilliseconds,
+            CheckpointMilliseconds = checkpointTime.TotalMilliseconds,
             BatchesWithoutReference = outcome.Sums.BatchesWithoutReference,
             Skipped = outcome.Skipped,
         };

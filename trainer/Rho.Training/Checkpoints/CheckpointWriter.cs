@@ -8,13 +8,14 @@ internal sealed class CheckpointWriter(CheckpointStore store, RunPlan plan, Step
 {
     private Task _writing = Task.CompletedTask;
 
+    /// <param name="start">When training stopped for it (<see cref="Stopwatch.GetTimestamp"/>).</param>
     /// <param name="wait">Whether to come back only when it is on disk.</param>
     /// <param name="request">Who asked for it, to be told.</param>
     /// <param name="failureThrows">Otherwise a failure is a warning: the run goes on, and tries again at the next checkpoint.</param>
     /// <exception cref="RhoException">It could not be written, and <paramref name="failureThrows"/>.</exception>
-    public void Write(CheckpointState state, double? maskOverlap, bool wait, TaskCompletionSource<string>? request, bool failureThrows)
+    public void Write(CheckpointState state, double? maskOverlap, long start, bool wait, TaskCompletionSource<string>? request, bool failureThrows)
     {
-        var start = Stopwatch.GetTimestamp();
+        var begin = DateTimeOffset.UtcNow - Stopwatch.GetElapsedTime(start);
         _writing.Wait(); // One at a time; this thread is training's own.
         var snapshot = CheckpointSnapshot.Take(state, runner, plan.Compute.Resolve(plan.Device));
         var stall = Stopwatch.GetElapsedTime(start);
@@ -22,6 +23,7 @@ internal sealed class CheckpointWriter(CheckpointStore store, RunPlan plan, Step
 
         void Run()
         {
+            using var activity = TrainingActivities.Start("training.checkpoint", plan.Run.Name!, state.Step, begin);
             try
             {
                 using (snapshot)
@@ -42,6 +44,7 @@ internal sealed class CheckpointWriter(CheckpointStore store, RunPlan plan, Step
             catch (RhoException e)
             {
                 failure = e;
+                activity?.SetStatus(ActivityStatusCode.Error, e.Message);
                 if (!failureThrows) publish(new RunWarning { Step = state.Step, Message = $"{e.Message}; training goes on, the next checkpoint tries again" });
                 request?.TrySetException(e);
             }

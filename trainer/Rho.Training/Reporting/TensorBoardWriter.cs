@@ -11,9 +11,13 @@ namespace Rho.Training;
 internal sealed class TensorBoardWriter : IDisposable
 {
     private readonly AppendLog _file;
+    private readonly IReadOnlyList<string> _corpora;
 
-    public TensorBoardWriter(string directory, long step)
+    /// <param name="step">Steps done before.</param>
+    /// <param name="corpora">Names of data.corpora, in their order.</param>
+    public TensorBoardWriter(string directory, long step, IReadOnlyList<string> corpora)
     {
+        _corpora = corpora;
         Directory.CreateDirectory(directory);
         var seconds = DateTimeOffset.UtcNow.ToUnixTimeSeconds();
         var path = Path.Combine(directory, $"events.out.tfevents.{seconds:D10}.rho.{Environment.ProcessId}.{step}");
@@ -25,7 +29,7 @@ internal sealed class TensorBoardWriter : IDisposable
     /// <summary>Why records are still in memory; null where all are in the file.</summary>
     public string? Problem => _file.Problem;
 
-    /// <summary>The scalars of an event: every number of a step or an evaluation.</summary>
+    /// <summary>The scalars of an event: every number of a step, an evaluation or a checkpoint.</summary>
     public void Write(TrainingEvent e)
     {
         var scalars = Scalars(e).Where(scalar => scalar.Value is { } value && double.IsFinite(value)).ToList();
@@ -48,17 +52,25 @@ internal sealed class TensorBoardWriter : IDisposable
         });
     }
 
-    private static IEnumerable<(string Tag, double? Value)> Scalars(TrainingEvent e) => e switch
+    private static IEnumerable<(string Tag, double? Value)> Indexed(string prefix, IReadOnlyList<string> names, IEnumerable<double>? values) =>
+        (values ?? []).Select((value, i) => (prefix + names[i], (double?)value));
+
+    private IEnumerable<(string Tag, double? Value)> Scalars(TrainingEvent e) => e switch
     {
         StepFinished s =>
         [
             ("loss/trained", s.Loss), ("loss/all", s.AllLoss), ("loss/selected", s.SelectedLoss), ("loss/unselected", s.UnselectedLoss), ("loss/reference", s.ReferenceLoss),
             ("selection/ratio", s.Ratio), ("selection/share", s.SelectedShare), ("selection/threshold", s.Threshold), ("selection/negative_excess", s.NegativeExcessShare),
-            ("optimizer/gradient_norm", s.GradientNorm), ("optimizer/learning_rate", s.LearningRate),
-            ("speed/tokens_per_second", s.TokensPerSecond), ("speed/flops_share", s.FlopsShare), ("speed/score_wait_ms", s.ScoreWaitMilliseconds), ("speed/step_ms", s.Milliseconds),
+            .. Indexed("selection/excess_", ["p10", "p50", "p90"], s.ExcessQuantiles?.Select(value => (double)value)),
+            .. Indexed("selection/share_", _corpora, s.SelectedShareByCorpus),
+            ("selection/batches_without_reference", s.BatchesWithoutReference), ("selection/tokens", s.SelectedTokens),
+            ("optimizer/gradient_norm", s.GradientNorm), ("optimizer/learning_rate", s.LearningRate), ("optimizer/skipped", s.Skipped == null ? 0 : 1),
+            ("speed/tokens_per_second", s.TokensPerSecond), ("speed/flops_share", s.FlopsShare), ("speed/step_ms", s.Milliseconds), ("speed/training_ms", s.TrainingMilliseconds),
+            ("speed/reference_ms", s.ReferenceMilliseconds), ("speed/score_wait_ms", s.ScoreWaitMilliseconds), ("speed/data_wait_ms", s.DataWaitMilliseconds),
+            ("speed/checkpoint_stall_ms", s.CheckpointMilliseconds),
         ],
         EvaluationFinished v => v.Losses.Select(loss => ($"heldout/{loss.Key}", (double?)loss.Value)),
-        CheckpointWritten c => [("selection/mask_overlap", c.MaskOverlap)],
+        CheckpointWritten c => [("selection/mask_overlap", c.MaskOverlap), ("speed/checkpoint_ms", c.Milliseconds)],
         _ => [],
     };
 

@@ -80,6 +80,9 @@ public sealed record StepFinished : TrainingEvent
     /// <summary>Of the whole step, waiting included.</summary>
     public required double Milliseconds { get; init; }
 
+    /// <summary>Of those, the time of the passes, the reduction over ranks and the update: the step without waiting.</summary>
+    public double TrainingMilliseconds { get; init; }
+
     /// <summary>Tokens read per second, over all ranks.</summary>
     public required double TokensPerSecond { get; init; }
 
@@ -94,6 +97,9 @@ public sealed record StepFinished : TrainingEvent
 
     /// <summary>Time that was spent until reference losses came, ahead of their use, since the step before.</summary>
     public double ReferenceMilliseconds { get; init; }
+
+    /// <summary>Time in which training stood still for a checkpoint between the step before and this one; not part of <see cref="Milliseconds"/>.</summary>
+    public double CheckpointMilliseconds { get; init; }
 
     /// <summary>Micro-batches that trained on all tokens because their reference was away.</summary>
     public int BatchesWithoutReference { get; init; }
@@ -118,7 +124,7 @@ public sealed record CheckpointWritten : TrainingEvent
 {
     public required string Path { get; init; }
 
-    /// <summary>Time that training stood still for it.</summary>
+    /// <summary>Time that training stood still for it, with the forward pass that <see cref="MaskOverlap"/> needs.</summary>
     public required double StallMilliseconds { get; init; }
 
     /// <summary>From start to end of the writing.</summary>
