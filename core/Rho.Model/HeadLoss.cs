@@ -4,7 +4,7 @@ namespace Rho.Model;
 
 /// <summary>
 /// Losses and gradients of the language-model head over the rows of one micro-batch, without holding all logits of a large vocabulary:
-/// rows are taken in chunks, the log-sum-exp is float32, and the backward takes the selected rows only. At rows that are not selected the
+/// the forward takes rows in chunks, the log-sum-exp is float32, and the backward takes the selected rows only. At rows that are not selected the
 /// loss has no gradient, so none is computed: the result is exactly that of the masked loss. Where the logits of all rows fit the budget
 /// they are kept for the backward, else those of the selected rows are computed again.
 /// </summary>
@@ -50,49 +50,62 @@ internal sealed class HeadLoss(Tensor hidden, Tensor weight, long[] targets, lon
     }
 
     /// <summary>
-    /// Adds the gradient of sum_i weights[i] * loss_i to <paramref name="weightGradient"/> and returns that of the selected rows' hidden states.
+    /// Adds the gradient of sum_i weights[i] * loss_i to <paramref name="weightGradient"/> and returns that of the selected rows' hidden
+    /// states. Logits that were not kept are computed again for a slice of the vocabulary at a time, so that each weight's gradient is
+    /// added once.
     /// </summary>
     /// <param name="selected">rows with a weight. [selected]</param>
     /// <param name="weights">what each selected row's loss counts. [selected]</param>
-    /// <param name="weightGradient">[vocab, hidden], of the weight's type</param>
+    /// <param name="weightGradient">[vocab, hidden], float32</param>
     /// <returns>[selected, hidden]</returns>
     internal Tensor Backward(long[] selected, float[] weights, Tensor weightGradient, TrainingOptions options)
     {
         using var outer = NewDisposeScope();
-        var result = empty([selected.Length, hidden.size(1)], hidden.dtype, hidden.device);
-        var all = hidden.index_select(0, tensor(selected, device: hidden.device));              // [selected, hidden]
-        for (long start = 0; start < selected.Length; start += ChunkRows)
+        var chosen = tensor(selected, device: hidden.device);
+        var rows = hidden.index_select(0, chosen);                                              // [selected, hidden]
+        var target = Array.ConvertAll(selected, row => targets[row]);
+        var logSums = Array.ConvertAll(selected, row => _logSums[row]);
+        var result = zeros([selected.Length, hidden.size(1)], ScalarType.Float32, hidden.device);
+        var (vocabulary, columns) = (weight.size(0), _logits is null ? SliceColumns(selected.Length) : weight.size(0));
+        for (long start = 0; start < vocabulary; start += columns)
         {
             using var scope = NewDisposeScope();
-            var count = (int)Math.Min(ChunkRows, selected.Length - start);
-            var rows = selected.AsSpan((int)start, count).ToArray();
-            var part = all.narrow(0, start, count);
-            var logits = _logits is { } kept ? kept.index_select(0, tensor(rows, device: hidden.device)) : part.mm(weight.t()); // [chunk, vocab]
-            var target = Array.ConvertAll(rows, row => targets[row]);
-            var logSums = Array.ConvertAll(rows, row => _logSums[row]);
-            var shares = weights.AsSpan((int)start, count);
+            var count = Math.Min(columns, vocabulary - start);
+            var part = weight.narrow(0, start, count);                                          // [slice, hidden]
+            var logits = _logits is { } kept ? kept.index_select(0, chosen) : rows.mm(part.t()); // [selected, slice]
             Tensor gradient;
             if (Cpu.Work.Fits(logits))
             {
-                Cpu.CrossEntropy.Differentiate(logits, target, logSums, shares, options.ZLoss, options.LabelSmoothing);
+                Cpu.CrossEntropy.Differentiate(logits, start, vocabulary, target, logSums, weights, options.ZLoss, options.LabelSmoothing);
                 gradient = logits;
             }
             else
             {
                 // d/dlogits of -(1 - s) ln p_target - s mean(ln p) + z logSum^2, times the row's weight.
-                var logSum = tensor(logSums, [count, 1], device: hidden.device);
+                var logSum = tensor(logSums, [selected.Length, 1], device: hidden.device);
                 var wide = logits.to(ScalarType.Float32).sub_(logSum).exp_();
                 if (options.ZLoss > 0) wide.mul_(logSum.mul(2 * options.ZLoss).add(1));
-                if (options.LabelSmoothing > 0) wide.sub_(options.LabelSmoothing / weight.size(0));
-                wide.scatter_add_(1, tensor(target, [count, 1], device: hidden.device), full([count, 1], options.LabelSmoothing - 1, ScalarType.Float32, hidden.device));
-                gradient = wide.mul_(tensor(shares.ToArray(), [count, 1], device: hidden.device)).to(weight.dtype);
+                if (options.LabelSmoothing > 0) wide.sub_(options.LabelSmoothing / vocabulary);
+                var at = tensor(target, [selected.Length, 1], device: hidden.device).sub_(start);
+                var here = at.ge(0).logical_and(at.lt(count)).to(ScalarType.Float32);
+                wide.scatter_add_(1, at.clamp(0, count - 1), here.mul_(options.LabelSmoothing - 1));
+                gradient = wide.mul_(tensor(weights, [selected.Length, 1], device: hidden.device)).to(weight.dtype);
             }
 
-            result.narrow(0, start, count).copy_(gradient.mm(weight));
-            weightGradient.addmm_(gradient.t(), part);
+            GradientSum.AddProduct(result, gradient, part);
+            GradientSum.AddProduct(weightGradient.narrow(0, start, count), gradient.t(), rows);
         }
 
-        return result.MoveToOuterDisposeScope();
+        return result.to(hidden.dtype).MoveToOuterDisposeScope();
+    }
+
+    /// <summary>Of how many of the vocabulary's logits <paramref name="rows"/> rows fit the budget: whole registers of them, and slices of about one size.</summary>
+    private long SliceColumns(long rows)
+    {
+        var vocabulary = weight.size(0);
+        var most = Math.Max(16, logitsBudgetBytes / (weight.ElementSize * rows));
+        var slices = (vocabulary + most - 1) / most;
+        return ((vocabulary + slices - 1) / slices + 15) & ~15L;
     }
 
     private long ChunkRows => Math.Max(1, logitsBudgetBytes / (weight.ElementSize * weight.size(0)));

@@ -44,7 +44,7 @@ internal sealed class LastBlock : IDisposable
 
     private Tensor[] Kept => [_input, _normed, _qkv, _attended, _middle, _gateUp, Output];
 
-    /// <summary>Adds the weights' gradients to <paramref name="sums"/> and returns the input's.</summary>
+    /// <summary>Adds the weights' gradients to <paramref name="sums"/>, which are float32, and returns the input's.</summary>
     /// <param name="gradient">of the output's selected rows. [selected, D]</param>
     /// <param name="rows">which these are. [selected]</param>
     /// <returns>[B * T, D]</returns>
@@ -53,20 +53,21 @@ internal sealed class LastBlock : IDisposable
         using var guard = no_grad();
         using var scope = NewDisposeScope();
         var gateUp = _gateUp.index_select(0, rows);
-        sums.Down.addmm_(gradient.t(), Kernels.SwiGlu(gateUp));
+        GradientSum.AddProduct(sums.Down, gradient.t(), Kernels.SwiGlu(gateUp));
         var gateUpGradient = Kernels.SwiGluGradient(gateUp, gradient.mm(_layer.Down));           // [selected, 2 F]
 
         var middle = _middle.index_select(0, rows).requires_grad_();
         Tensor normed;
         using (enable_grad()) normed = Kernels.RmsNorm(middle, _layer.PostNorm, _config.NormEpsilon);
-        sums.GateUp.addmm_(gateUpGradient.t(), normed.detach());
+        GradientSum.AddProduct(sums.GateUp, gateUpGradient.t(), normed.detach());
         autograd.backward(normed, gateUpGradient.mm(_layer.GateUp));
         var middleGradient = gradient.add(middle.grad!);                                        // [selected, D]
 
-        sums.Output.addmm_(middleGradient.t(), _attended.detach().index_select(0, rows));
+        GradientSum.AddProduct(sums.Output, middleGradient.t(), _attended.detach().index_select(0, rows));
         var attendedGradient = zeros_like(_attended).index_copy_(0, rows, middleGradient.mm(_layer.Output));
         autograd.backward(_attended, attendedGradient);
         autograd.backward(_normed, ProjectionGradient(_qkv.grad!, rows, sums));
+        GradientSum.Collect(_layer.All, sums.All);
         return _input.grad!.index_add_(0, rows, middleGradient, 1).MoveToOuterDisposeScope();
     }
 
@@ -77,9 +78,9 @@ internal sealed class LastBlock : IDisposable
         var normed = _normed.detach();
         var queryGradient = qkvGradient.narrow(1, 0, queries).index_select(0, rows);            // [selected, N * H]
         var otherGradient = qkvGradient.narrow(1, queries, others);                             // [B * T, 2 K * H]
-        sums.Qkv.narrow(0, 0, queries).addmm_(queryGradient.t(), normed.index_select(0, rows));
-        sums.Qkv.narrow(0, queries, others).addmm_(otherGradient.t(), normed);
-        sums.QkvBias?.add_(qkvGradient.sum(0L));
+        GradientSum.AddProduct(sums.Qkv.narrow(0, 0, queries), queryGradient.t(), normed.index_select(0, rows));
+        GradientSum.AddProduct(sums.Qkv.narrow(0, queries, others), otherGradient.t(), normed);
+        if (sums.QkvBias is { } bias) GradientSum.Add(bias, qkvGradient.sum(0L));
         return otherGradient.mm(_layer.Qkv.narrow(0, queries, others)).index_add_(0, rows, queryGradient.mm(_layer.Qkv.narrow(0, 0, queries)), 1);
     }
 

@@ -27,8 +27,8 @@ public sealed class TrainingModel : IDisposable
 {
     private readonly LanguageModel _master;
     private readonly LanguageModel? _copy;         // the weights in the compute type, where that is not float32
-    private readonly LanguageModel _gradients;     // in the compute type, laid out as the weights
-    private readonly LanguageModel _leaves;        // the compute weights as leaves of the graph, their grad fields on _gradients
+    private readonly LanguageModel _gradients;     // float32, laid out as the weights
+    private readonly LanguageModel _leaves;        // the compute weights as leaves of the graph; float32 ones gather their gradients in _gradients
     private readonly TrainingOptions _options;
 
     /// <param name="model">float32; becomes this object's own</param>
@@ -40,14 +40,13 @@ public sealed class TrainingModel : IDisposable
         var compute = options.Compute.Resolve(model.Device);
         using var guard = no_grad();
         _copy = compute == ScalarType.Float32 ? null : model.CopyTo(model.Device, compute);
-        _gradients = LanguageModel.Empty(model.Config, model.Device, compute);
+        _gradients = LanguageModel.Empty(model.Config, model.Device, ScalarType.Float32);
         _gradients.Flat.zero_();
-        Gradients = _copy is null ? _gradients.Flat : zeros_like(model.Flat).DetachFromDisposeScope();
         _leaves = _copy ?? model;
         foreach (var (leaf, gradient) in Leaves.Zip(LeavesOf(_gradients)))
         {
             leaf.requires_grad = true;
-            leaf.grad = gradient;
+            if (_copy is null) leaf.grad = gradient;
         }
     }
 
@@ -59,7 +58,7 @@ public sealed class TrainingModel : IDisposable
     public Tensor Parameters => _master.Flat;
 
     /// <summary>Sum over the micro-batches since <see cref="ClearGradients"/> of sum_t weight_t * d loss_t. [parameters], float32</summary>
-    public Tensor Gradients { get; }
+    public Tensor Gradients => _gradients.Flat;
 
     private IEnumerable<Tensor> Leaves => LeavesOf(_leaves);
 
@@ -69,7 +68,9 @@ public sealed class TrainingModel : IDisposable
     /// <param name="losses">current losses in nats, NaN where there is no target. [sequences, length], written</param>
     /// <param name="weights">what the weighting gave. [sequences, length], written</param>
     /// <param name="probe">answered before the weighting is called</param>
-    public MicroBatchResult AccumulateGradients(TokenBatch batch, TokenWeighting weighting, float[] losses, float[] weights, TokenProbe? probe = null)
+    /// <param name="final">Told during the backward, each time more of the gradients is done: from which offset on they are. It falls, not necessarily to 0.</param>
+    public MicroBatchResult AccumulateGradients(
+        TokenBatch batch, TokenWeighting weighting, float[] losses, float[] weights, TokenProbe? probe = null, Action<long>? final = null)
     {
         using var scope = NewDisposeScope();
         var model = _leaves;
@@ -79,18 +80,17 @@ public sealed class TrainingModel : IDisposable
         var context = AttentionContext.For(config, batch.Sequences, batch.Length, documents);
         var tokens = tensor(batch.Tokens, [batch.Tokens.Length], device: device);
 
-        // 1. Forward. Without checkpointing all blocks but the last stay one graph; with it only their inputs are kept.
-        Tensor embedded;
-        using (no_grad()) embedded = Transformer.Embed(model.Embedding, tokens);
-        embedded.requires_grad = true;
-        List<Tensor> inputs = [embedded];
-        var x = embedded;
+        // 1. Forward. Every block is a graph of its own from its input on; with checkpointing only the inputs are kept.
+        Tensor x;
+        using (no_grad()) x = Transformer.Embed(model.Embedding, tokens);
+        var blocks = new Stack<(Tensor Input, Tensor Output)>();
         using (set_grad_enabled(!_options.ActivationCheckpointing))
         {
             foreach (var layer in model.Layers.SkipLast(1))
             {
-                x = Transformer.Block(config, layer, x, batch.Sequences, context);
-                if (_options.ActivationCheckpointing) inputs.Add(x);
+                var input = x.detach().requires_grad_();
+                x = Transformer.Block(config, layer, input, batch.Sequences, context);
+                blocks.Push((input, x));
             }
         }
 
@@ -121,49 +121,50 @@ public sealed class TrainingModel : IDisposable
 
         if (selected.Count == 0 || !double.IsFinite(lossSum)) return new MicroBatchResult(lossSum, weightSum);
 
-        // 3. Backward: the head and the last block at selected rows only, then the other blocks.
+        // 3. Backward: the head and the last block at selected rows only, then block by block to the first, each freed as it is done.
         var chosen = positions.index_select(0, tensor(selected.ToArray(), device: device));
         var hidden = block.Output.index_select(0, chosen).requires_grad_();                     // [selected, hidden]
         Tensor normed;
         using (enable_grad()) normed = Kernels.RmsNorm(hidden, model.FinalNorm, config.NormEpsilon);
         autograd.backward(normed, head.Backward([.. selected], [.. shares], _gradients.Head, _options));
         head.Dispose(); // its logits, before the blocks' backward needs memory
-        var gradient = block.Backward(hidden.grad!, chosen, _gradients.Layers[^1]);
+        GradientSum.Collect([model.FinalNorm], [_gradients.FinalNorm]);
+        final?.Invoke(_master.Layout["model.norm.weight"].Offset);
+        var gradient = block.Backward(hidden.grad!, chosen, _gradients.Layers[^1]);             // [B * T, hidden]
         block.Dispose();
-        if (_options.ActivationCheckpointing)
+        final?.Invoke(StartOf(config.Layers - 1));
+        for (var i = config.Layers - 2; i >= 0; i--)
         {
-            for (var i = config.Layers - 2; i >= 0; i--)
-            {
-                using var inner = NewDisposeScope();
-                using var recording = enable_grad();
-                var input = inputs[i].detach().requires_grad_();
-                var output = Transformer.Block(config, model.Layers[i], input, batch.Sequences, context);
-                autograd.backward(output, gradient);
-                gradient = input.grad!.MoveToOuterDisposeScope();
-            }
-        }
-        else if (config.Layers > 1)
-        {
-            autograd.backward(x, gradient);
-            gradient = embedded.grad!;
+            var (input, output) = blocks.Pop();
+            gradient = Backward(i, input, output, gradient, batch.Sequences, context);
+            final?.Invoke(StartOf(i));
         }
 
-        _gradients.Embedding.index_add_(0, tokens.to(int64), gradient, 1);
-        if (!ReferenceEquals(Gradients, _gradients.Flat))
-        {
-            if (device.type == DeviceType.CPU)
-            {
-                Cpu.FlatSum.AddAndClear(Gradients, _gradients.Flat);
-            }
-            else
-            {
-                Gradients.add_(_gradients.Flat);
-                _gradients.Flat.zero_();
-            }
-        }
-
+        _gradients.Embedding.index_add_(0, tokens.to(int64), gradient.to(ScalarType.Float32), 1);
         return new MicroBatchResult(lossSum, weightSum);
     }
+
+    /// <summary>Backward of one block, which is freed; its weights' gradients go to the sums. [B * T, hidden] to [B * T, hidden]</summary>
+    private Tensor Backward(int block, Tensor input, Tensor output, Tensor gradient, int sequences, AttentionContext context)
+    {
+        using var scope = NewDisposeScope();
+        var layer = _leaves.Layers[block];
+        if (_options.ActivationCheckpointing)
+        {
+            output.Dispose();
+            using var recording = enable_grad();
+            output = Transformer.Block(Config, layer, input, sequences, context);
+        }
+
+        autograd.backward(output, gradient);
+        GradientSum.Collect(layer.All, _gradients.Layers[block].All);
+        var result = input.grad!.MoveToOuterDisposeScope();
+        foreach (var done in new[] { input, output, gradient }) done.Dispose();
+        return result;
+    }
+
+    /// <summary>Where a block's parameters begin in the flat buffer; those of later blocks and of the head lie behind them.</summary>
+    private long StartOf(int block) => _master.Layout[$"model.layers.{block}.input_layernorm.weight"].Offset;
 
     /// <summary>Current losses without gradients, in nats, NaN where there is no target. [sequences, length]</summary>
     /// <param name="probe">answered too</param>
@@ -227,7 +228,6 @@ public sealed class TrainingModel : IDisposable
     public void Dispose()
     {
         foreach (var leaf in Leaves) leaf.grad = null;
-        if (!ReferenceEquals(Gradients, _gradients.Flat)) Gradients.Dispose();
         _gradients.Dispose();
         _copy?.Dispose();
         _master.Dispose();

@@ -26,6 +26,8 @@ public class LastBlockTests
     [InlineData("llama", true)]
     [InlineData("qwen2", false)]
     [InlineData("qwen3", false)]
+    [InlineData("kernels", false)]
+    [InlineData("kernels-window", true)]
     public void Gradients_OfSelectionAndComplement_AddUp(string kind, bool checkpointing)
     {
         using var expected = SafetensorsFile.Open(Path.Combine(AppContext.BaseDirectory, "data", kind, "expected.safetensors"));
@@ -58,5 +60,29 @@ public class LastBlockTests
         var width = (int)embedding.Shape[1];
         foreach (var token in later) Assert.All(gradients.Skip((int)embedding.Offset + (token * width)).Take(width), gradient => Assert.Equal(0, gradient));
         Assert.Contains(gradients.Skip((int)embedding.Offset + (batch.Tokens[0] * width)).Take(width), gradient => gradient != 0);
+    }
+
+    /// <summary>What is said to be final during the backward is: from the end of the flat buffer to the first block, a block at a time.</summary>
+    [Theory]
+    [InlineData("llama", ComputeType.Float32)]
+    [InlineData("kernels", ComputeType.BFloat16)]
+    public void Gradients_SaidToBeFinal_ChangeNoMore(string kind, ComputeType compute)
+    {
+        using var expected = SafetensorsFile.Open(Path.Combine(AppContext.BaseDirectory, "data", kind, "expected.safetensors"));
+        var batch = NumericsTests.Batch(expected, withDocuments: false);
+        using var model = NumericsTests.Load(kind, new TrainingOptions { Compute = compute });
+        List<(long From, float[] Values)> told = [];
+        var (losses, weights) = (new float[batch.Tokens.Length], new float[batch.Tokens.Length]);
+        model.AccumulateGradients(
+            batch, (current, shares) => shares.Fill(1), losses, weights,
+            final: from => told.Add((from, model.Gradients.data<float>().ToArray()[(int)from..])));
+        var blocks = Enumerable.Range(0, model.Config.Layers).Select(i => model.Layout.First(span => span.Name.Contains($"layers.{i}.", StringComparison.Ordinal)).Offset).Reverse();
+        Assert.Equal([model.Layout.Single(span => span.Name == "model.norm.weight").Offset, .. blocks], told.Select(part => part.From));
+        var gradients = model.Gradients.data<float>().ToArray();
+        foreach (var (from, values) in told)
+        {
+            Assert.Contains(values, value => value != 0);
+            Assert.Equal(gradients[(int)from..], values);
+        }
     }
 }

@@ -112,12 +112,14 @@ internal sealed unsafe class CausalAttention : autograd.SingleTensorFunction<Cau
     }
 
     // With P the probabilities: dV = P^T dO; dP = dO V^T; dS = P (dP - rowsum(dO O)); dQ = dS K; dK = dS^T Q.
+    // Queries whose output has no gradient add nothing: in the last block those are the ones that are not selected.
     private static void Backward<T>(Shape s, int b, int g, void* qkv, void* output, float* logSums, void* gradient, void* result) where T : struct, IElement
     {
         var (head, padded) = (s.Head, s.Padded);
         var tile = padded * head;
         var size = (5 * tile) + (Rows * ((2 * padded) + (3 * head)));
         var pool = ArrayPool<float>.Shared.Rent(size);
+        var positions = ArrayPool<int>.Shared.Rent(s.Length);
         Array.Clear(pool, 0, size);
         try
         {
@@ -134,34 +136,36 @@ internal sealed unsafe class CausalAttention : autograd.SingleTensorFunction<Cau
                 var perGroup = s.Config.Heads / s.Config.KeyValueHeads;
                 for (var n = g * perGroup; n < (g + 1) * perGroup; n++)
                 {
-                    for (var i = 0; i < s.Length; i += Rows)
+                    var moved = WithGradient<T>(s, b, n, gradient, result, positions);
+                    for (var i = 0; i < moved.Length; i += Rows)
                     {
-                        LoadQueries<T>(s, qkv, b, n, i, cos, sin, query);
-                        var (from, end) = (s.First(b, i) & ~31, Math.Min(padded, (i + Rows + 31) & ~31));
+                        var at = moved.Slice(i, Math.Min(Rows, moved.Length - i));
+                        for (var r = 0; r < at.Length; r++) LoadRow<T>(s, qkv, b, at[r], n, cos, sin, scale, query + (r * head));
+                        new Span<float>(query + (at.Length * head), (Rows - at.Length) * head).Clear();
+                        var (from, end) = (s.First(b, at[0]) & ~31, Math.Min(padded, (at[^1] + 32) & ~31));
                         AttentionProducts.Scores(query, head, keysT, padded, p, from, end);
-                        var rows = Math.Min(Rows, s.Length - i);
                         for (var r = 0; r < Rows; r++)
                         {
                             var row = p + (r * padded);
-                            if (r >= rows)
+                            if (r >= at.Length)
                             {
                                 new Span<float>(row + from, end - from).Clear();
                                 new Span<float>(dOut + (r * head), head).Clear();
                                 continue;
                             }
 
-                            var at = ((((long)b * s.Length) + i + r) * s.Config.Heads + n) * head;
+                            var start = OutputAt(s, b, at[r], n);
                             var dot = Vector512<float>.Zero;
                             for (var h = 0; h < head; h += 16)
                             {
-                                var d = T.Load(gradient, at + h);
+                                var d = T.Load(gradient, start + h);
                                 d.Store(dOut + (r * head) + h);
-                                dot = Vector512.FusedMultiplyAdd(d, T.Load(output, at + h), dot);
+                                dot = Vector512.FusedMultiplyAdd(d, T.Load(output, start + h), dot);
                             }
 
                             dots[r] = Vector512.Sum(dot);
-                            Mask(row, from, end, s.First(b, i + r), i + r);
-                            var logSum = Vector512.Create(logSums[((((long)b * s.Config.Heads) + n) * s.Length) + i + r]);
+                            Mask(row, from, end, s.First(b, at[r]), at[r]);
+                            var logSum = Vector512.Create(logSums[((((long)b * s.Config.Heads) + n) * s.Length) + at[r]]);
                             for (var j = from; j < end; j += 16) Vector512.Exp(Vector512.Load(row + j) - logSum).Store(row + j);
                         }
 
@@ -176,8 +180,8 @@ internal sealed unsafe class CausalAttention : autograd.SingleTensorFunction<Cau
 
                         AttentionProducts.Mix(ds, padded, from, end, keys, head, dQuery);
                         AttentionProducts.Spread(ds, padded, from, end, query, head, keyGradient);
-                        for (var r = 0; r < rows; r++)
-                            StoreRotatedBack<T>(s, dQuery + (r * head), scale, cos, sin, result, b, i + r, n);
+                        for (var r = 0; r < at.Length; r++)
+                            StoreRotatedBack<T>(s, dQuery + (r * head), scale, cos, sin, result, b, at[r], n);
                     }
                 }
 
@@ -191,7 +195,29 @@ internal sealed unsafe class CausalAttention : autograd.SingleTensorFunction<Cau
         finally
         {
             ArrayPool<float>.Shared.Return(pool);
+            ArrayPool<int>.Shared.Return(positions);
         }
+    }
+
+    /// <summary>The positions at which a head's output has a gradient, in order; at the others the query's gradient is set to zero.</summary>
+    private static ReadOnlySpan<int> WithGradient<T>(Shape s, int b, int n, void* gradient, void* result, int[] positions) where T : struct, IElement
+    {
+        var count = 0;
+        for (var t = 0; t < s.Length; t++)
+        {
+            var (start, h) = (OutputAt(s, b, t, n), 0);
+            while (h < s.Head && T.Load(gradient, start + h) == Vector512<float>.Zero) h += 16;
+            if (h < s.Head)
+            {
+                positions[count++] = t;
+                continue;
+            }
+
+            var to = At(s, b, t, n);
+            for (h = 0; h < s.Head; h += 16) T.Store(Vector512<float>.Zero, result, to + h);
+        }
+
+        return positions.AsSpan(0, count);
     }
 
     private static void Mask(float* row, int from, int end, int first, int last)
@@ -221,6 +247,8 @@ internal sealed unsafe class CausalAttention : autograd.SingleTensorFunction<Cau
         for (var j = from; j < end; j += 16) (Vector512.Load(row + j) * inverse).Store(row + j);
         return max + MathF.Log(total);
     }
+
+    private static long OutputAt(Shape s, int b, int t, int n) => ((((long)b * s.Length) + t) * s.Config.Heads + n) * s.Head;
 
     private static long At(Shape s, int b, int t, int column) => ((((long)b * s.Length) + t) * s.Columns + column) * s.Head;
 

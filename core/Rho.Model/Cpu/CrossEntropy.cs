@@ -15,10 +15,14 @@ internal static unsafe class CrossEntropy
     }
 
     /// <summary>Turns each row into weight * d loss / d logits.</summary>
-    internal static void Differentiate(Tensor logits, ReadOnlySpan<long> targets, ReadOnlySpan<float> logSums, ReadOnlySpan<float> weights, double zLoss, double smoothing)
+    /// <param name="logits">Those of a slice of the vocabulary. [rows, slice]</param>
+    /// <param name="first">The slice's first token.</param>
+    /// <param name="vocabulary">Tokens in all.</param>
+    /// <param name="targets">Tokens, which need not be in the slice. [rows]</param>
+    internal static void Differentiate(Tensor logits, long first, long vocabulary, ReadOnlySpan<long> targets, ReadOnlySpan<float> logSums, ReadOnlySpan<float> weights, double zLoss, double smoothing)
     {
-        if (logits.dtype == ScalarType.Float32) Differentiate<Float32>(logits, targets, logSums, weights, zLoss, smoothing);
-        else Differentiate<BFloat16>(logits, targets, logSums, weights, zLoss, smoothing);
+        if (logits.dtype == ScalarType.Float32) Differentiate<Float32>(logits, first, vocabulary, targets, logSums, weights, zLoss, smoothing);
+        else Differentiate<BFloat16>(logits, first, vocabulary, targets, logSums, weights, zLoss, smoothing);
     }
 
     private static void Losses<T>(Tensor logits, ReadOnlySpan<long> targets, Span<float> logSums, Span<float> losses) where T : struct, IElement
@@ -56,30 +60,33 @@ internal static unsafe class CrossEntropy
         return (float)(max + Math.Log(total));
     }
 
-    private static void Differentiate<T>(Tensor logits, ReadOnlySpan<long> targets, ReadOnlySpan<float> logSums, ReadOnlySpan<float> weights, double zLoss, double smoothing) where T : struct, IElement
+    private static void Differentiate<T>(
+        Tensor logits, long first, long vocabulary, ReadOnlySpan<long> targets, ReadOnlySpan<float> logSums, ReadOnlySpan<float> weights, double zLoss, double smoothing)
+        where T : struct, IElement
     {
-        var vocabulary = logits.size(1);
+        var columns = logits.size(1);
         var p = (nint)Work.Pointer(logits);
         fixed (long* target = targets)
         fixed (float* logSum = logSums, weight = weights)
         {
             var (t, s, w) = ((nint)target, (nint)logSum, (nint)weight);
-            Work.Over(logits.size(0), (first, end) =>
+            Work.Over(logits.size(0), (begin, end) =>
             {
-                for (var row = first; row < end; row++)
+                for (var row = begin; row < end; row++)
                 {
-                    var (start, sum, share) = (row * vocabulary, ((float*)s)[row], ((float*)w)[row]);
+                    var (start, sum, share) = (row * columns, ((float*)s)[row], ((float*)w)[row]);
                     var scale = (float)(share * (1 + (2 * zLoss * sum)));
                     var even = (float)(share * smoothing / vocabulary);
-                    var at = start + ((long*)t)[row];
-                    var targetValue = ((float)Math.Exp(T.Get((void*)p, at) - sum) * scale) - even - (float)(share * (1 - smoothing));
-                    var whole = vocabulary & ~15L;
+                    var at = ((long*)t)[row] - first;
+                    var here = at >= 0 && at < columns;
+                    var targetValue = here ? ((float)Math.Exp(T.Get((void*)p, start + at) - sum) * scale) - even - (float)(share * (1 - smoothing)) : 0;
+                    var whole = columns & ~15L;
                     var (offset, scales, evens) = (Vector512.Create(sum), Vector512.Create(scale), Vector512.Create(even));
                     for (long i = 0; i < whole; i += 16)
                         T.Store((Vector512.Exp(T.Load((void*)p, start + i) - offset) * scales) - evens, (void*)p, start + i);
-                    for (var i = whole; i < vocabulary; i++)
+                    for (var i = whole; i < columns; i++)
                         T.Set(((float)Math.Exp(T.Get((void*)p, start + i) - sum) * scale) - even, (void*)p, start + i);
-                    T.Set(targetValue, (void*)p, at);
+                    if (here) T.Set(targetValue, (void*)p, start + at);
                 }
             });
         }

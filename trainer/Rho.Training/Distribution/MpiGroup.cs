@@ -1,5 +1,6 @@
 using System.Runtime.InteropServices;
 using System.Text;
+using Rho.Model;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -37,7 +38,7 @@ internal sealed unsafe class MpiGroup : IRankGroup
     {
         using var scope = NewDisposeScope();
         var host = flat.device_type == DeviceType.CPU ? flat : flat.cpu();
-        var pointer = AdamW.Pointer(host);
+        var pointer = (float*)FlatMemory.Address(host);
         for (long start = 0; start < host.NumberOfElements; start += ChunkElements)
             _mpi.AllReduce(pointer + start, (int)Math.Min(ChunkElements, host.NumberOfElements - start), _mpi.Float, _mpi.Add);
         if (ReferenceEquals(host, flat)) return;

@@ -104,10 +104,5 @@ internal sealed class AdamW : IDisposable
         return ranges;
     }
 
-    /// <summary>The memory of a flat CPU tensor, which may be larger than a span.</summary>
-    internal static unsafe float* Pointer(Tensor flat)
-    {
-        using var first = flat.narrow(0, 0, 1);
-        fixed (byte* pointer = first.bytes) return (float*)pointer; // Native memory: it does not move.
-    }
+    private static unsafe float* Pointer(Tensor flat) => (float*)FlatMemory.Address(flat);
 }

@@ -25,7 +25,7 @@ internal sealed class MovingAverage : IDisposable
     {
         if (Weights.device_type == DeviceType.CPU)
         {
-            FlatKernels.MovingAverage(AdamW.Pointer(Weights), AdamW.Pointer(_model.Parameters), Weights.NumberOfElements, _decay);
+            FlatKernels.MovingAverage((float*)FlatMemory.Address(Weights), (float*)FlatMemory.Address(_model.Parameters), Weights.NumberOfElements, _decay);
             return;
         }
 

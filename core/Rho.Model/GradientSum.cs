@@ -1,0 +1,40 @@
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace Rho.Model;
+
+/// <summary>Adds to float32 sums what may be computed in another type, a part at a time: no second buffer holds all of it.</summary>
+internal static class GradientSum
+{
+    /// <summary>sum += part</summary>
+    internal static void Add(Tensor sum, Tensor part)
+    {
+        if (part.dtype == ScalarType.BFloat16 && sum.device_type == DeviceType.CPU) Cpu.FlatSum.Add(sum, part.contiguous());
+        else sum.add_(part);
+    }
+
+    /// <summary>sum += a b. [m, n], [m, k], [k, n]</summary>
+    internal static void AddProduct(Tensor sum, Tensor a, Tensor b)
+    {
+        if (a.dtype == sum.dtype)
+        {
+            sum.addmm_(a, b);
+            return;
+        }
+
+        using var product = a.mm(b);
+        Add(sum, product);
+    }
+
+    /// <summary>Adds up the gradients that a backward left at the weights, where these do not gather them in the sums themselves, and frees them.</summary>
+    internal static void Collect(IEnumerable<Tensor> weights, IEnumerable<Tensor> sums)
+    {
+        foreach (var (weight, sum) in weights.Zip(sums))
+        {
+            if (weight.dtype == sum.dtype || weight.grad is not { } gradient) continue;
+            Add(sum, gradient);
+            gradient.Dispose();
+            weight.grad = null;
+        }
+    }
+}
