@@ -250,7 +250,7 @@ public class StepTests
         Assert.Equal(1, values.norm().item<float>() / sums[0], 1e-5);
     }
 
-    private static unsafe double Norm(Tensor values) => Math.Sqrt(FlatKernels.SumOfSquares(AdamW.Pointer(values), values.NumberOfElements));
+    private static unsafe double Norm(Tensor values) => Math.Sqrt(FlatKernels.SumOfSquares((float*)FlatMemory.Address(values), values.NumberOfElements));
 
     [Fact]
     public void LearningRate_Schedules_FollowTheirCurves()
