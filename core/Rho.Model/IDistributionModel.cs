@@ -7,11 +7,11 @@ public interface IDistributionModel : IReferenceModel
     int MaxTopK { get; }
 
     /// <summary>As <see cref="IReferenceModel.Score"/>, and of the distribution that each loss is taken from:</summary>
-    /// <param name="entropies">-sum_v p_v ln p_v in nats, NaN where there is no loss; [sequences, length], or empty: not wanted</param>
+    /// <param name="entropies">-sum_v p_v ln p_v in nats, NaN where there is no loss; [tokens], or empty: not wanted</param>
     /// <param name="topK">how many most likely tokens are wanted; 0: none</param>
-    /// <param name="topIds">the most likely tokens, the likeliest first, of equal ones the lower id; 0 where there is no loss; [sequences, length, topK]</param>
-    /// <param name="topLogProbabilities">ln p of them; NaN where there is no loss; [sequences, length, topK]</param>
+    /// <param name="topIds">the most likely tokens, the likeliest first, of equal ones the lower id; 0 where there is no loss; [tokens, topK]</param>
+    /// <param name="topLogProbabilities">ln p of them; NaN where there is no loss; [tokens, topK]</param>
     void Score(
-        ReadOnlySpan<int> tokens, int sequences, int length, ReadOnlySpan<int> documents, Span<float> losses,
+        ReadOnlySpan<int> tokens, ReadOnlySpan<int> lengths, ReadOnlySpan<int> documents, Span<float> losses,
         Span<float> entropies, int topK, Span<int> topIds, Span<float> topLogProbabilities, CancellationToken cancellation);
 }

@@ -16,12 +16,35 @@ public interface IReferenceModel : IDisposable
     string Description { get; }
 
     /// <summary>
-    /// losses[i * length + t] = -ln p(tokens[i * length + t] | earlier tokens of sequence i), in nats; NaN at t = 0, at padding, and
-    /// at the first token of a document where documents do not see each other.
+    /// Losses of sequences of any lengths that lie one after another, none padded: for the token at position t of a sequence
+    /// -ln p(token | earlier tokens of the sequence), in nats; NaN at t = 0, at padding, and at the first token of a document where
+    /// documents do not see each other. The same batch gives the same bytes; in another batch a sequence's losses may be rounded otherwise.
     /// </summary>
-    /// <param name="tokens">[sequences, length]</param>
+    /// <param name="tokens">[tokens]</param>
+    /// <param name="lengths">tokens of each sequence; they add up to all. [sequences]</param>
     /// <param name="documents">Empty where documents see each other and nothing is padded; else per token the number of its document within
-    /// its sequence, -1 for padding. [sequences, length]</param>
-    /// <param name="losses">[sequences, length], written</param>
-    void Score(ReadOnlySpan<int> tokens, int sequences, int length, ReadOnlySpan<int> documents, Span<float> losses, CancellationToken cancellation);
+    /// its sequence, -1 for padding. [tokens]</param>
+    /// <param name="losses">[tokens], written</param>
+    void Score(ReadOnlySpan<int> tokens, ReadOnlySpan<int> lengths, ReadOnlySpan<int> documents, Span<float> losses, CancellationToken cancellation);
+}
+
+public static class ReferenceModels
+{
+    /// <summary>Losses of sequences of one length; as in <see cref="IReferenceModel"/>, tokens, documents and losses [sequences, length].</summary>
+    public static void Score(
+        this IReferenceModel model, ReadOnlySpan<int> tokens, int sequences, int length, ReadOnlySpan<int> documents, Span<float> losses, CancellationToken cancellation) =>
+        model.Score(tokens, Lengths(sequences, length), documents, losses, cancellation);
+
+    /// <summary>Losses and more of sequences of one length; as in <see cref="IDistributionModel"/>.</summary>
+    public static void Score(
+        this IDistributionModel model, ReadOnlySpan<int> tokens, int sequences, int length, ReadOnlySpan<int> documents, Span<float> losses,
+        Span<float> entropies, int topK, Span<int> topIds, Span<float> topLogProbabilities, CancellationToken cancellation) =>
+        model.Score(tokens, Lengths(sequences, length), documents, losses, entropies, topK, topIds, topLogProbabilities, cancellation);
+
+    private static int[] Lengths(int sequences, int length)
+    {
+        var lengths = new int[sequences];
+        Array.Fill(lengths, length);
+        return lengths;
+    }
 }

@@ -7,7 +7,7 @@ namespace Rho.Model;
 internal static class Kernels
 {
     /// <summary>Raised when a change to the computation changes losses; part of a reference's fingerprint.</summary>
-    internal const int Epoch = 1;
+    internal const int Epoch = 2;
 
     /// <summary>x / sqrt(mean(x^2) + epsilon) * weight over the last dimension, the mean in float32.</summary>
     internal static Tensor RmsNorm(Tensor x, Tensor weight, double epsilon)
@@ -17,6 +17,13 @@ internal static class Kernels
         var wide = x.to(ScalarType.Float32);
         var scale = wide.mul(wide).mean([-1], keepdim: true).add(epsilon).rsqrt();
         return wide.mul(scale).to(x.dtype).mul(weight).MoveToOuterDisposeScope();
+    }
+
+    /// <summary>As above, into <paramref name="y"/>.</summary>
+    internal static void RmsNorm(Tensor x, Tensor weight, double epsilon, Tensor y)
+    {
+        if (FitsRmsNorm(x, weight)) Cpu.RmsNorm.Norm(x, weight, y, epsilon);
+        else y.copy_(RmsNorm(x, weight, epsilon));
     }
 
     /// <summary>rmsNorm(x) weight^T + bias. [rows, D], [O, D] to [rows, O]</summary>
@@ -30,6 +37,13 @@ internal static class Kernels
         using var scope = NewDisposeScope();
         var parts = gateUp.chunk(2, -1);
         return silu(parts[0]).mul(parts[1]).MoveToOuterDisposeScope();
+    }
+
+    /// <summary>silu(gate) * up, in place of the gate. Both [rows, F]</summary>
+    internal static void SwiGlu_(Tensor gate, Tensor up)
+    {
+        if (Cpu.Work.Fits(gate)) Cpu.SwiGluLinear.Activate_(gate, up);
+        else gate.mul_(gate.sigmoid()).mul_(up);
     }
 
     /// <summary>The gradient of <see cref="SwiGlu"/>'s input. [rows, 2 F], [rows, F] to [rows, 2 F]</summary>
@@ -66,9 +80,10 @@ internal static class Kernels
 
     private static bool FitsSwiGlu(Tensor gateUp) => Cpu.Work.Fits(gateUp) && gateUp.size(-1) % 32 == 0;
 
-    private static Tensor Repeat(Tensor x, int times) => times == 1 ? x : x.repeat_interleave(times, 1);
+    internal static Tensor Repeat(Tensor x, int times) => times == 1 ? x : x.repeat_interleave(times, 1);
 
-    private static Tensor Rotate(Tensor x, (Tensor Cos, Tensor Sin) tables)
+    /// <summary>Rotates each head's halves. [B, T, heads, H], tables [T, H / 2] both</summary>
+    internal static Tensor Rotate(Tensor x, (Tensor Cos, Tensor Sin) tables)
     {
         var halves = x.chunk(2, -1);                                                            // [B, T, heads, H / 2]
         var (cos, sin) = (tables.Cos.unsqueeze(1), tables.Sin.unsqueeze(1));                  // [T, 1, H / 2]

@@ -70,20 +70,26 @@ public sealed class LanguageModel : IDisposable
     public static LanguageModel Create(ModelConfig config, long seed, Device device, ComputeType compute)
     {
         config.Validate("model");
-        using var master = Empty(config, CPU, ScalarType.Float32);
-        using (no_grad())
-        using (NewDisposeScope())
-        using (var generator = new Generator((ulong)seed))
+        var model = Empty(config, device, compute.Resolve(device));
+        using var guard = no_grad();
+        using var generator = new Generator((ulong)seed);
+        foreach (var span in model.Layout.Spans)
         {
-            foreach (var span in master.Layout.Spans)
+            using var scope = NewDisposeScope();
+            var parameter = model.Slice(span.Offset, span.Count);
+            if (!span.Decay)
             {
-                var parameter = master.Slice(span.Offset, span.Count);
-                if (span.Decay) parameter.normal_(0, 0.02, generator);
-                else parameter.fill_(span.Name.EndsWith(".bias", StringComparison.Ordinal) ? 0 : 1);
+                parameter.fill_(span.Name.EndsWith(".bias", StringComparison.Ordinal) ? 0 : 1);
+                continue;
             }
+
+            // Drawn as float32 on the CPU, so that a seed gives the same weights in every type on every device.
+            var drawn = model.Dtype == ScalarType.Float32 && device.type == DeviceType.CPU ? parameter : empty([span.Count], ScalarType.Float32);
+            drawn.normal_(0, 0.02, generator);
+            if (!ReferenceEquals(drawn, parameter)) parameter.copy_(drawn);
         }
 
-        return master.CopyTo(device, compute.Resolve(device));
+        return model;
     }
 
     /// <summary>A copy with weights of another element type or on another device.</summary>

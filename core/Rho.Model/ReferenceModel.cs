@@ -1,5 +1,6 @@
 using System.Security.Cryptography;
 using System.Text;
+using Rho.Model.Scoring;
 using Rho.Tokenization;
 using TorchSharp;
 using static TorchSharp.torch;
@@ -9,16 +10,21 @@ namespace Rho.Model;
 /// <summary>A checkpoint that scores tokens.</summary>
 public sealed class ReferenceModel : IDistributionModel
 {
-    private const long LogitsBudgetBytes = 8 << 20;
     private const int MostTopK = 64;
 
     private readonly LanguageModel _model;
+    private readonly int _passTokens;
+    private readonly ScoringForward _forward;
+    private readonly HeadScores _head;
 
     /// <param name="model">becomes this object's own</param>
     /// <param name="fingerprint">of config and weights</param>
-    private ReferenceModel(LanguageModel model, string fingerprint, string tokenizerFingerprint)
+    private ReferenceModel(LanguageModel model, string fingerprint, string tokenizerFingerprint, int? passTokens = null)
     {
         _model = model;
+        _passTokens = passTokens ?? ScoringForward.PassTokens(model.Device);
+        _forward = new ScoringForward(model);
+        _head = new HeadScores(model.Head, model.Device.type == DeviceType.CPU ? 8 << 20 : 128 << 20);
         Fingerprint = fingerprint;
         TokenizerFingerprint = tokenizerFingerprint;
     }
@@ -52,6 +58,15 @@ public sealed class ReferenceModel : IDistributionModel
     /// <summary>Scores with a model in memory, such as the one in training.</summary>
     public static ReferenceModel Of(LanguageModel model, string tokenizerFingerprint) => new(model, Identify(model, tokenizerFingerprint), tokenizerFingerprint);
 
+    /// <summary>With passes of another size.</summary>
+    internal static ReferenceModel InPassesOf(int passTokens, LanguageModel model) => new(model, "none", "none", passTokens);
+
+    /// <summary>Bytes of the buffers that passes of tokens go through.</summary>
+    internal long ActivationBytes => _forward.ActivationBytes + _head.Bytes;
+
+    /// <summary>Bytes that keys and values of cut sequences took in the last batch.</summary>
+    internal long KeyValueBytes => _forward.KeyValueBytes;
+
     private static string Identify(LanguageModel model, string tokenizerFingerprint)
     {
         using var hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
@@ -68,76 +83,121 @@ public sealed class ReferenceModel : IDistributionModel
         return "sha256:" + Convert.ToHexStringLower(hash.GetHashAndReset());
     }
 
-    public void Score(ReadOnlySpan<int> tokens, int sequences, int length, ReadOnlySpan<int> documents, Span<float> losses, CancellationToken cancellation) =>
-        Score(tokens, sequences, length, documents, losses, [], 0, [], [], cancellation);
+    public void Score(ReadOnlySpan<int> tokens, ReadOnlySpan<int> lengths, ReadOnlySpan<int> documents, Span<float> losses, CancellationToken cancellation) =>
+        Score(tokens, lengths, documents, losses, [], 0, [], [], cancellation);
 
     public void Score(
-        ReadOnlySpan<int> tokens, int sequences, int length, ReadOnlySpan<int> documents, Span<float> losses,
+        ReadOnlySpan<int> tokens, ReadOnlySpan<int> lengths, ReadOnlySpan<int> documents, Span<float> losses,
         Span<float> entropies, int topK, Span<int> topIds, Span<float> topLogProbabilities, CancellationToken cancellation)
     {
-        if (length > ContextLength) throw new RhoException($"a sequence has {length} tokens, the reference's context has {ContextLength}");
+        var total = 0L;
+        foreach (var length in lengths)
+        {
+            if (length > ContextLength) throw new RhoException($"a sequence has {length} tokens, the reference's context has {ContextLength}");
+            total += length;
+        }
+
         if (topK < 0 || topK > MaxTopK) throw new RhoException($"top-k is {topK}; this reference gives 0 to {MaxTopK}");
-        if (tokens.Length != sequences * length || losses.Length != tokens.Length) throw new ArgumentException("tokens and losses must be [sequences, length]");
-        if (!entropies.IsEmpty && entropies.Length != tokens.Length) throw new ArgumentException("entropies must be [sequences, length] or empty", nameof(entropies));
-        if (topIds.Length != tokens.Length * topK || topLogProbabilities.Length != topIds.Length) throw new ArgumentException("top tokens must be [sequences, length, top-k]");
-        using var mode = inference_mode();
-        using var scope = NewDisposeScope();
-        var rows = HeadRows.Of(tokens, sequences, length, documents);
+        if (tokens.Length != total || losses.Length != total || (!documents.IsEmpty && documents.Length != total)) throw new ArgumentException("tokens, documents and losses must be as many as the lengths say");
+        if (!entropies.IsEmpty && entropies.Length != total) throw new ArgumentException("entropies must be as many as tokens, or none", nameof(entropies));
+        if (topIds.Length != total * topK || topLogProbabilities.Length != topIds.Length) throw new ArgumentException("top tokens must be [tokens, top-k]");
         losses.Fill(float.NaN);
         entropies.Fill(float.NaN);
         topIds.Clear();
         topLogProbabilities.Fill(float.NaN);
-        if (rows.Positions.Length == 0) return;
-        var context = AttentionContext.For(_model.Config, sequences, length, documents);
-        var x = Transformer.Embed(_model.Embedding, tensor(tokens.ToArray(), [tokens.Length], device: _model.Device));
-        foreach (var layer in _model.Layers)
+        using var mode = inference_mode();
+        using var scope = NewDisposeScope();
+        var plan = ScoringPlan.Of(lengths, documents, _model.Config.SlidingWindow, _passTokens);
+        if (plan.Longest < 2) return;
+        _forward.Prepare(plan);
+        try
         {
-            cancellation.ThrowIfCancellationRequested();
-            var next = Transformer.Block(_model.Config, layer, x, sequences, context);
-            x.Dispose();
-            x = next;
+            var rows = HeadRows.Of(tokens, lengths, documents);
+            var from = 0;
+            foreach (var pass in plan.Passes)
+            {
+                var hidden = _forward.Run(plan, pass, tokens.Slice(pass.Start, pass.Count), cancellation);
+                var of = rows.Within(ref from, pass.Start, pass.Count);
+                if (of.Positions.Length > 0) ScoreRows(hidden, of, pass.Start, losses, entropies, topK, topIds, topLogProbabilities);
+            }
         }
-
-        var hidden = Kernels.RmsNorm(x.index_select(0, tensor(rows.Positions, device: _model.Device)), _model.FinalNorm, _model.Config.NormEpsilon);
-        using var head = new HeadLoss(hidden, _model.Head, rows.Targets, LogitsBudgetBytes);
-        var distribution = entropies.IsEmpty && topK == 0 ? null : new HeadDistribution(rows.Targets.Length, !entropies.IsEmpty, topK);
-        rows.Spread<float>(head.Forward(keepLogits: false, distribution), losses);
-        if (distribution is null) return;
-        if (!entropies.IsEmpty) rows.Spread<float>(distribution.Entropies, entropies);
-        rows.Spread<int>(distribution.TopIds, topIds, topK);
-        rows.Spread<float>(distribution.TopLogProbabilities, topLogProbabilities, topK);
+        finally
+        {
+            _forward.Finish();
+        }
     }
 
-    public void Dispose() => _model.Dispose();
+    /// <param name="hidden">of a pass. [P, hidden]</param>
+    /// <param name="rows">the pass's, counted in the batch</param>
+    private void ScoreRows(
+        Tensor hidden, HeadRows rows, int start, Span<float> losses, Span<float> entropies, int topK, Span<int> topIds, Span<float> topLogProbabilities)
+    {
+        using var scope = NewDisposeScope();
+        var count = rows.Targets.Length;
+        var positions = Array.ConvertAll(rows.Positions, position => position - start);
+        var normed = Kernels.RmsNorm(hidden.index_select(0, tensor(positions, device: _model.Device)), _model.FinalNorm, _model.Config.NormEpsilon);
+        var found = new RowScores(new float[count], new float[entropies.IsEmpty ? 0 : count], topK, new int[count * topK], new float[count * topK]);
+        _head.Score(normed, rows.Targets, found);
+        rows.Spread<float>(found.Losses, losses);
+        if (!entropies.IsEmpty) rows.Spread<float>(found.Entropies, entropies);
+        rows.Spread<int>(found.TopIds, topIds, topK);
+        rows.Spread<float>(found.TopLogProbabilities, topLogProbabilities, topK);
+    }
+
+    public void Dispose()
+    {
+        _forward.Dispose();
+        _head.Dispose();
+        _model.Dispose();
+    }
 }
 
 /// <summary>The positions that predict a token: the row of the hidden state, and the token that comes after it.</summary>
-/// <param name="Positions">index into [sequences * length] of the predicting position</param>
+/// <param name="Positions">index into the batch's tokens of the predicting position</param>
 /// <param name="Targets">the token at the next position</param>
 internal sealed record HeadRows(long[] Positions, long[] Targets)
 {
     internal static HeadRows Of(ReadOnlySpan<int> tokens, int sequences, int length, ReadOnlySpan<int> documents)
     {
-        var positions = new long[sequences * Math.Max(0, length - 1)];
-        var targets = new long[positions.Length];
-        var count = 0;
-        for (var i = 0; i < sequences; i++)
+        var lengths = new int[sequences];
+        Array.Fill(lengths, length);
+        return Of(tokens, lengths, documents);
+    }
+
+    /// <param name="tokens">sequences one after another</param>
+    internal static HeadRows Of(ReadOnlySpan<int> tokens, ReadOnlySpan<int> lengths, ReadOnlySpan<int> documents)
+    {
+        var positions = new long[tokens.Length];
+        var targets = new long[tokens.Length];
+        var (count, start) = (0, 0);
+        foreach (var length in lengths)
         {
-            for (var t = 1; t < length; t++)
+            for (var at = start + 1; at < start + length; at++)
             {
-                var at = (i * length) + t;
                 if (!documents.IsEmpty && (documents[at] < 0 || documents[at] != documents[at - 1])) continue;
                 positions[count] = at - 1;
                 targets[count++] = tokens[at];
             }
+
+            start += length;
         }
 
         return new HeadRows(positions[..count], targets[..count]);
     }
 
+    /// <summary>Those with positions in start .. start + count, of which <paramref name="from"/> is the first and then the one after them.</summary>
+    internal HeadRows Within(ref int from, long start, int count)
+    {
+        var end = from;
+        while (end < Positions.Length && Positions[end] < start + count) end++;
+        var rows = new HeadRows(Positions[from..end], Targets[from..end]);
+        from = end;
+        return rows;
+    }
+
     /// <summary>Values of rows to the positions of their targets.</summary>
     /// <param name="rows">[rows, width]</param>
-    /// <param name="values">[sequences * length, width]</param>
+    /// <param name="values">[tokens, width]</param>
     internal void Spread<T>(ReadOnlySpan<T> rows, Span<T> values, int width = 1)
     {
         for (var i = 0; i < Positions.Length; i++) rows.Slice(i * width, width).CopyTo(values[(((int)Positions[i] + 1) * width)..]);

@@ -17,17 +17,22 @@ internal sealed record AttentionContext(float[] Cos, float[] Sin, int[]? FirstSe
         if (documents.IsEmpty && window == length) return new AttentionContext(cos, sin, null, length);
         var first = new int[sequences * length];
         for (var i = 0; i < sequences; i++)
-        {
-            var start = 0;
-            for (var t = 0; t < length; t++)
-            {
-                var at = (i * length) + t;
-                if (t > 0 && !documents.IsEmpty && documents[at] != documents[at - 1]) start = t;
-                first[at] = Math.Max(start, t - window + 1);
-            }
-        }
-
+            FirstSeenOf(documents.IsEmpty ? [] : documents.Slice(i * length, length), window, first.AsSpan(i * length, length));
         return new AttentionContext(cos, sin, first, length);
+    }
+
+    /// <summary>The earliest position of its sequence that each token sees.</summary>
+    /// <param name="documents">empty, or of one sequence. [length]</param>
+    /// <param name="window">tokens that a token sees at most, itself included</param>
+    /// <param name="first">[length], written</param>
+    internal static void FirstSeenOf(ReadOnlySpan<int> documents, int window, Span<int> first)
+    {
+        var start = 0;
+        for (var t = 0; t < first.Length; t++)
+        {
+            if (t > 0 && !documents.IsEmpty && documents[t] != documents[t - 1]) start = t;
+            first[t] = Math.Max(start, t - window + 1);
+        }
     }
 
     /// <summary>Tables as tensors. [length, headSize / 2]</summary>

@@ -18,8 +18,8 @@ public sealed class ScoringMetrics : IDisposable
     public ScoringMetrics(IMeterFactory? meters = null)
     {
         _meter = meters?.Create(MeterName) ?? new Meter(MeterName);
-        TokensScored = _meter.CreateCounter<long>("rho.scoring.tokens_scored", "{token}", "Tokens that went through the model, without padding");
-        PaddingTokens = _meter.CreateCounter<long>("rho.scoring.tokens_padding", "{token}", "Padding that batching added");
+        TokensScored = _meter.CreateCounter<long>("rho.scoring.tokens_scored", "{token}", "Tokens that went through the model");
+        PaddingTokens = _meter.CreateCounter<long>("rho.scoring.tokens_padding", "{token}", "Those of them that are padding of shards or of clients' sequences; batches add none");
         Batches = _meter.CreateCounter<long>("rho.scoring.batches", "{batch}", "Batches that went through the model");
         BatchFill = _meter.CreateHistogram(
             "rho.scoring.batch_fill", unit: null, "Tokens of a batch over the token budget", tags: null,

@@ -1,4 +1,5 @@
 using Rho.Data;
+using Rho.Model;
 using Rho.Scoring;
 using Rho.TestSupport;
 

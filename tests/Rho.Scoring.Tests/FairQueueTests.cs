@@ -87,27 +87,3 @@ public sealed class FairQueueTests
         return names;
     }
 }
-
-public sealed class BatchPackingTests
-{
-    [Fact]
-    public void Pack_MixedLengths_KeepsBudgetAndPaddingLowAndLosesNothing()
-    {
-        var random = new Random(5);
-        var works = Enumerable.Range(0, 500).Select(_ => FairQueueTests.Work("c", random.Next(1, 600), mayShare: true)).ToList();
-        var batches = BatchPacking.Pack(works, 4096);
-
-        Assert.Equal(works.ToHashSet(), batches.SelectMany(batch => batch).ToHashSet());
-        Assert.All(batches, batch => Assert.True(batch.Count * batch.Max(work => work.Length) <= 4096));
-        var padded = batches.Sum(batch => batch.Count * batch.Max(work => work.Length));
-        var tokens = works.Sum(work => work.Length);
-        Assert.InRange((double)(padded - tokens) / padded, 0, 0.1);
-    }
-
-    [Fact]
-    public void Pack_SequenceAboveTheBudget_IsABatchOfItsOwn()
-    {
-        var batches = BatchPacking.Pack([FairQueueTests.Work("c", 5000, mayShare: true), FairQueueTests.Work("c", 4500, mayShare: true)], 4096);
-        Assert.Equal([1, 1], batches.Select(batch => batch.Count));
-    }
-}

@@ -1,3 +1,4 @@
+using Rho.Model;
 using Rho.Scoring.Work;
 using Rho.TestSupport;
 
@@ -25,6 +26,43 @@ public sealed class ModelLoopTests
             model.Score(work.Tokens, 1, work.Length, default, alone, CancellationToken.None);
             Assert.Equal(alone, work.Losses);
         }
+    }
+
+    [Fact]
+    public async Task Score_ManyLengthsWaiting_FillsBatchesWithoutPadding()
+    {
+        using var metrics = new ScoringMetrics();
+        using var gate = new ManualResetEventSlim();
+        var batches = new List<int>();
+        using var model = new HashModel();
+        model.OnBatch = tokens =>
+        {
+            gate.Wait();
+            batches.Add(tokens.Length);
+        };
+        using var loop = new ModelLoop(model, 4096, metrics);
+        var random = new Random(5);
+        var hold = loop.ScoreAsync(FairQueueTests.Work("x", 5));
+        var works = Enumerable.Range(0, 500).Select(i => FairQueueTests.Work($"client {i % 3}", random.Next(1, 600), mayShare: true)).ToList();
+
+        var scored = works.Select(loop.ScoreAsync).ToList();
+        gate.Set(); // once all wait
+        await Task.WhenAll([hold, .. scored]).WaitAsync(TestData.Patience);
+
+        Assert.Equal(works.Sum(work => work.Count) + 5, batches.Sum());
+        Assert.All(batches, count => Assert.InRange(count, 1, 4096));
+        Assert.InRange(batches.Skip(1).SkipLast(1).Average() / 4096, 0.9, 1);
+    }
+
+    [Fact]
+    public async Task Score_SequenceAboveTheBudget_IsABatchOfItsOwn()
+    {
+        using var metrics = new ScoringMetrics();
+        using var model = new HashModel();
+        using var loop = new ModelLoop(model, 4096, metrics);
+        var works = new[] { FairQueueTests.Work("c", 5000, mayShare: true), FairQueueTests.Work("c", 4500, mayShare: true) };
+        await Task.WhenAll(works.Select(loop.ScoreAsync)).WaitAsync(TestData.Patience);
+        Assert.Equal(2, model.Batches);
     }
 
     [Fact]

@@ -3,6 +3,7 @@ using Google.Protobuf;
 using Grpc.Core;
 using Grpc.Net.Client;
 using Rho.Data;
+using Rho.Model;
 using Rho.Protocol.Scoring.V1;
 using Rho.TestSupport;
 using Wire = Rho.Protocol.Scoring.V1;

@@ -164,7 +164,7 @@ internal sealed unsafe class CausalAttention : autograd.SingleTensorFunction<Cau
                             }
 
                             dots[r] = Vector512.Sum(dot);
-                            Mask(row, from, end, s.First(b, at[r]), at[r]);
+                            HeadRow.Mask(row, from, end, s.First(b, at[r]), at[r]);
                             var logSum = Vector512.Create(logSums[((((long)b * s.Config.Heads) + n) * s.Length) + at[r]]);
                             for (var j = from; j < end; j += 16) Vector512.Exp(Vector512.Load(row + j) - logSum).Store(row + j);
                         }
@@ -220,29 +220,10 @@ internal sealed unsafe class CausalAttention : autograd.SingleTensorFunction<Cau
         return positions.AsSpan(0, count);
     }
 
-    private static void Mask(float* row, int from, int end, int first, int last)
-    {
-        for (var j = from; j < first; j++) row[j] = float.NegativeInfinity;
-        for (var j = last + 1; j < end; j++) row[j] = float.NegativeInfinity;
-    }
-
     /// <summary>Softmax over first .. last, zero elsewhere; returns the log-sum-exp.</summary>
     private static float Softmax(float* row, int from, int end, int first, int last)
     {
-        Mask(row, from, end, first, last);
-        var high = Vector512.Create(float.NegativeInfinity);
-        for (var j = from; j < end; j += 16) high = Vector512.Max(high, Vector512.Load(row + j));
-        var max = float.NegativeInfinity;
-        for (var lane = 0; lane < 16; lane++) max = Math.Max(max, high[lane]);
-        var (offset, sum) = (Vector512.Create(max), Vector512<float>.Zero);
-        for (var j = from; j < end; j += 16)
-        {
-            var e = Vector512.Exp(Vector512.Load(row + j) - offset);
-            e.Store(row + j);
-            sum += e;
-        }
-
-        var total = Vector512.Sum(sum);
+        var (max, total) = HeadRow.Exponentials(row, from, end, first, last);
         var inverse = Vector512.Create(1 / total);
         for (var j = from; j < end; j += 16) (Vector512.Load(row + j) * inverse).Store(row + j);
         return max + MathF.Log(total);
@@ -252,22 +233,11 @@ internal sealed unsafe class CausalAttention : autograd.SingleTensorFunction<Cau
 
     private static long At(Shape s, int b, int t, int column) => ((((long)b * s.Length) + t) * s.Columns + column) * s.Head;
 
-    /// <summary>One head's row, rotated where there are tables. (x1, x2) to (x1 cos - x2 sin, x2 cos + x1 sin)</summary>
+    /// <summary>One head's row, rotated where there are tables.</summary>
     private static void LoadRow<T>(Shape s, void* qkv, int b, int t, int column, float* cos, float* sin, float scale, float* to) where T : struct, IElement
     {
-        var (at, half, factor) = (At(s, b, t, column), s.Head / 2, Vector512.Create(scale));
-        for (var h = 0; h < half; h += 16)
-        {
-            var (x1, x2) = (T.Load(qkv, at + h), T.Load(qkv, at + half + h));
-            if (cos != null)
-            {
-                var (c, z) = (Vector512.Load(cos + (t * half) + h), Vector512.Load(sin + (t * half) + h));
-                (x1, x2) = ((x1 * c) - (x2 * z), (x2 * c) + (x1 * z));
-            }
-
-            (x1 * factor).Store(to + h);
-            (x2 * factor).Store(to + half + h);
-        }
+        var angle = t * (s.Head / 2);
+        HeadRow.Load<T>(qkv, At(s, b, t, column), s.Head, cos == null ? null : cos + angle, cos == null ? null : sin + angle, scale, to);
     }
 
     private static void StoreRotatedBack<T>(Shape s, float* row, float scale, float* cos, float* sin, void* result, int b, int t, int column) where T : struct, IElement
@@ -316,9 +286,7 @@ internal sealed unsafe class CausalAttention : autograd.SingleTensorFunction<Cau
                 else new Span<float>(row + (r * s.Head), s.Head).Clear();
             }
 
-            for (var h = 0; h < s.Head; h++)
-                Vector256.Create(row[h], row[s.Head + h], row[(2 * s.Head) + h], row[(3 * s.Head) + h], row[(4 * s.Head) + h], row[(5 * s.Head) + h], row[(6 * s.Head) + h], row[(7 * s.Head) + h])
-                    .Store(columns + ((long)h * padded) + t);
+            HeadRow.Transpose(row, s.Head, columns + t, padded);
         }
     }
 

@@ -23,8 +23,8 @@ internal static unsafe class Distribution
     /// <param name="logProbabilities">ln p. [rows, k]</param>
     internal static void Top(Tensor logits, ReadOnlySpan<float> logSums, int k, Span<int> ids, Span<float> logProbabilities)
     {
-        if (logits.dtype == ScalarType.Float32) Top<Float32>(logits, logSums, k, ids, logProbabilities);
-        else Top<BFloat16>(logits, logSums, k, ids, logProbabilities);
+        MostLikely.Add(logits, 0, k, ids, logProbabilities);
+        for (var i = 0; i < logProbabilities.Length; i++) logProbabilities[i] -= logSums[i / k];
     }
 
     /// <summary>The logits of given tokens.</summary>
@@ -78,52 +78,5 @@ internal static unsafe class Distribution
         }
 
         return (float)Math.Max(0, -total);
-    }
-
-    private static void Top<T>(Tensor logits, ReadOnlySpan<float> logSums, int k, Span<int> ids, Span<float> logProbabilities) where T : struct, IElement
-    {
-        var vocabulary = logits.size(1);
-        var p = (nint)Work.Pointer(logits);
-        fixed (float* logSum = logSums, logProbability = logProbabilities)
-        fixed (int* id = ids)
-        {
-            var (s, i, l) = ((nint)logSum, (nint)id, (nint)logProbability);
-            Work.Over(logits.size(0), (first, end) =>
-            {
-                for (var row = first; row < end; row++)
-                {
-                    var values = new Span<float>((float*)l + (row * k), k);
-                    Top<T>((void*)p, row * vocabulary, vocabulary, new Span<int>((int*)i + (row * k), k), values);
-                    foreach (ref var value in values) value -= ((float*)s)[row];
-                }
-            });
-        }
-    }
-
-    /// <summary>Keeps the k largest in order while it goes through a row; what is not above the least of them is passed 16 at a time.</summary>
-    private static void Top<T>(void* p, long start, long count, Span<int> ids, Span<float> values) where T : struct, IElement
-    {
-        values.Fill(float.NegativeInfinity);
-        ids.Clear();
-        var kept = 0;
-        var whole = count & ~15L;
-        for (long i = 0; i < count;)
-        {
-            if (i < whole && kept == values.Length && !Vector512.GreaterThanAny(T.Load(p, start + i), Vector512.Create(values[^1])))
-            {
-                i += 16;
-                continue;
-            }
-
-            for (var end = Math.Min(count, i + 16); i < end; i++)
-            {
-                var value = T.Get(p, start + i);
-                if (kept == values.Length && !(value > values[^1])) continue;
-                if (kept < values.Length) kept++;
-                var place = kept - 1;
-                for (; place > 0 && value > values[place - 1]; place--) (values[place], ids[place]) = (values[place - 1], ids[place - 1]);
-                (values[place], ids[place]) = (value, (int)i);
-            }
-        }
     }
 }

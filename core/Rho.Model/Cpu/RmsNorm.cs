@@ -29,9 +29,15 @@ internal sealed unsafe class RmsNorm : autograd.SingleTensorFunction<RmsNorm>
     internal static Tensor Normed(Tensor x, Tensor weight, double epsilon)
     {
         var y = empty_like(x);
+        Norm(x, weight, y, epsilon);
+        return y;
+    }
+
+    /// <summary>Into <paramref name="y"/>, of x's shape.</summary>
+    internal static void Norm(Tensor x, Tensor weight, Tensor y, double epsilon)
+    {
         if (x.dtype == ScalarType.Float32) Forward<Float32>(x, weight, y, epsilon);
         else Forward<BFloat16>(x, weight, y, epsilon);
-        return y;
     }
 
     internal static (Tensor X, Tensor Weight) Gradients(Tensor x, Tensor weight, Tensor gradient, double epsilon)
@@ -42,7 +48,7 @@ internal sealed unsafe class RmsNorm : autograd.SingleTensorFunction<RmsNorm>
         return (dx, dweight);
     }
 
-    internal static void Forward<T>(Tensor x, Tensor weight, Tensor y, double epsilon) where T : struct, IElement
+    private static void Forward<T>(Tensor x, Tensor weight, Tensor y, double epsilon) where T : struct, IElement
     {
         var width = weight.NumberOfElements;
         var (px, pw, py) = ((nint)Work.Pointer(x), (nint)Work.Pointer(weight), (nint)Work.Pointer(y));

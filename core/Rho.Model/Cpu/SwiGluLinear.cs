@@ -40,6 +40,13 @@ internal sealed unsafe class SwiGluLinear : autograd.SingleTensorFunction<SwiGlu
         return y;
     }
 
+    /// <summary>silu(gate) * up, in place of the gate. Both [rows, F]</summary>
+    internal static void Activate_(Tensor gate, Tensor up)
+    {
+        if (gate.dtype == ScalarType.Float32) InPlace<Float32>(gate, up);
+        else InPlace<BFloat16>(gate, up);
+    }
+
     /// <summary>The gradient of <see cref="Activate"/>'s input. [rows, 2 F], [rows, F] to [rows, 2 F]</summary>
     internal static Tensor Differentiate(Tensor gateUp, Tensor gradient)
     {
@@ -64,6 +71,30 @@ internal sealed unsafe class SwiGluLinear : autograd.SingleTensorFunction<SwiGlu
                 {
                     var gate = T.Load((void*)px, start + i);
                     T.Store(gate * Sigmoid(gate) * T.Load((void*)px, start + width + i), (void*)py, (row * width) + i);
+                }
+            }
+        });
+    }
+
+    private static void InPlace<T>(Tensor gate, Tensor up) where T : struct, IElement
+    {
+        var width = gate.size(1);
+        var (pg, pu) = ((nint)Work.Pointer(gate), (nint)Work.Pointer(up));
+        Work.Over(gate.size(0), (first, end) =>
+        {
+            for (var row = first; row < end; row++)
+            {
+                var (start, whole) = (row * width, (row * width) + (width & ~15L));
+                for (var i = start; i < whole; i += 16)
+                {
+                    var value = T.Load((void*)pg, i);
+                    T.Store(value * Sigmoid(value) * T.Load((void*)pu, i), (void*)pg, i);
+                }
+
+                for (var i = whole; i < start + width; i++)
+                {
+                    var value = T.Get((void*)pg, i);
+                    T.Set(value / (1 + MathF.Exp(-value)) * T.Get((void*)pu, i), (void*)pg, i);
                 }
             }
         });

@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Runtime.InteropServices;
 using Rho.Model;
 
 namespace Rho.Scoring.Work;
@@ -20,9 +21,6 @@ internal interface IWorkWatch
 /// </summary>
 internal sealed class ModelLoop : IDisposable
 {
-    /// <summary>How many batches' worth of short sequences are looked at together to pack them with little padding.</summary>
-    private const int PackAhead = 4;
-
     private readonly IReferenceModel _model;
     private readonly int _batchTokens;
     private readonly ScoringMetrics _metrics;
@@ -35,7 +33,7 @@ internal sealed class ModelLoop : IDisposable
     private long _lastBatch = Stopwatch.GetTimestamp();
     private double _tokensPerSecond;
 
-    /// <param name="batchTokens">Token budget of a batch, padding included.</param>
+    /// <param name="batchTokens">Token budget of a batch. Sequences of different lengths lie in it one after another, none padded.</param>
     public ModelLoop(IReferenceModel model, int batchTokens, ScoringMetrics metrics, IWorkWatch? watch = null)
     {
         _watch = watch;
@@ -111,9 +109,7 @@ internal sealed class ModelLoop : IDisposable
 
     private void Run()
     {
-        while (Take() is { } works)
-            foreach (var batch in BatchPacking.Pack(works, _batchTokens))
-                ScoreBatch(batch);
+        while (Take() is { } batch) ScoreBatch(batch);
 
         lock (_gate)
         {
@@ -121,7 +117,7 @@ internal sealed class ModelLoop : IDisposable
         }
     }
 
-    /// <summary>The next work, with what else may share its batches, or null when the loop is to end.</summary>
+    /// <summary>The next batch: the next work with what else fits the budget, the longest first; null when the loop is to end.</summary>
     private List<ScoringWork>? Take()
     {
         lock (_gate)
@@ -135,13 +131,14 @@ internal sealed class ModelLoop : IDisposable
                     _working = true;
                     List<ScoringWork> works = [first];
                     if (!first.MayShareBatch) return works;
-                    var left = PackAhead * _batchTokens - first.Count;
+                    var left = _batchTokens - first.Count;
                     while (left > 0 && _queue.Dequeue(first, left) is { } next)
                     {
                         works.Add(next);
                         left -= next.Count;
                     }
 
+                    works.Sort((a, b) => b.Length.CompareTo(a.Length));
                     return works;
                 }
 
@@ -190,40 +187,39 @@ internal sealed class ModelLoop : IDisposable
     private void ScoreAlone(ScoringWork work)
     {
         using var cancellation = CancellationTokenSource.CreateLinkedTokenSource(work.Cancellation, _stop.Token);
-        Measure(work.Count, work.Count, () => Score(work, cancellation.Token));
+        var lengths = new int[work.Sequences];
+        Array.Fill(lengths, work.Length);
+        Measure(work, () => Score(work, lengths, cancellation.Token));
     }
 
-    private void Score(ScoringWork work, CancellationToken cancellation)
+    private void Score(ScoringWork work, ReadOnlySpan<int> lengths, CancellationToken cancellation)
     {
         var tokens = work.Tokens.AsSpan(0, work.Count);
         var documents = work.Documents is null ? default : work.Documents.AsSpan(0, work.Count);
         var losses = work.Losses.AsSpan(0, work.Count);
         if (!work.Format.IsMoreThanLosses)
         {
-            _model.Score(tokens, work.Sequences, work.Length, documents, losses, cancellation);
+            _model.Score(tokens, lengths, documents, losses, cancellation);
             return;
         }
 
         var (entropies, top) = (work.Format.Entropy ? work.Count : 0, work.Count * work.Format.TopK);
         ((IDistributionModel)_model).Score(
-            tokens, work.Sequences, work.Length, documents, losses,
+            tokens, lengths, documents, losses,
             work.Entropies.AsSpan(0, entropies), work.Format.TopK, work.TopIds.AsSpan(0, top), work.TopLogProbabilities.AsSpan(0, top), cancellation);
     }
 
     private void ScoreTogether(List<ScoringWork> batch)
     {
         var format = batch[0].Format;
-        var length = batch[0].Length;
-        var sequences = batch.Sum(work => work.Sequences);
-        var count = sequences * length;
-        var needsDocuments = batch.Exists(work => work.Documents is not null || work.Length < length);
+        var count = batch.Sum(work => work.Count);
         var whole = new ScoringWork
         {
             Client = "",
             Tokens = new int[count],
-            Sequences = sequences,
-            Length = length,
-            Documents = needsDocuments ? new int[count] : null,
+            Sequences = 1,
+            Length = count,
+            Documents = batch.Exists(work => work.Documents is not null) ? new int[count] : null,
             Format = format,
             Losses = new float[count],
             Entropies = format.Entropy ? new float[count] : [],
@@ -231,43 +227,42 @@ internal sealed class ModelLoop : IDisposable
             TopLogProbabilities = new float[count * format.TopK],
             Cancellation = _stop.Token,
         };
-        whole.Documents?.AsSpan().Fill(-1);
-        ForEachRow(batch, length, (work, from, to) =>
-        {
-            work.Tokens.AsSpan(from, work.Length).CopyTo(whole.Tokens.AsSpan(to));
-            if (whole.Documents is null) return;
-            if (work.Documents is null) whole.Documents.AsSpan(to, work.Length).Clear();
-            else work.Documents.AsSpan(from, work.Length).CopyTo(whole.Documents.AsSpan(to));
-        });
-        Measure(batch.Sum(work => work.Count), count, () => Score(whole, _stop.Token));
-        ForEachRow(batch, length, (work, from, to) =>
-        {
-            whole.Losses.AsSpan(to, work.Length).CopyTo(work.Losses.AsSpan(from));
-            if (format.Entropy) whole.Entropies.AsSpan(to, work.Length).CopyTo(work.Entropies.AsSpan(from));
-            whole.TopIds.AsSpan(to * format.TopK, work.Length * format.TopK).CopyTo(work.TopIds.AsSpan(from * format.TopK));
-            whole.TopLogProbabilities.AsSpan(to * format.TopK, work.Length * format.TopK).CopyTo(work.TopLogProbabilities.AsSpan(from * format.TopK));
-        });
-    }
-
-    private static void ForEachRow(List<ScoringWork> batch, int length, Action<ScoringWork, int, int> visit)
-    {
-        var row = 0;
+        var lengths = new List<int>();
+        var at = 0;
         foreach (var work in batch)
-            for (var sequence = 0; sequence < work.Sequences; sequence++, row++)
-                visit(work, sequence * work.Length, row * length);
+        {
+            lengths.AddRange(Enumerable.Repeat(work.Length, work.Sequences));
+            work.Tokens.AsSpan(0, work.Count).CopyTo(whole.Tokens.AsSpan(at));
+            work.Documents?.AsSpan(0, work.Count).CopyTo(whole.Documents.AsSpan(at));
+            at += work.Count;
+        }
+
+        Measure(whole, () => Score(whole, CollectionsMarshal.AsSpan(lengths), _stop.Token));
+        at = 0;
+        foreach (var work in batch)
+        {
+            var top = work.Count * format.TopK;
+            whole.Losses.AsSpan(at, work.Count).CopyTo(work.Losses);
+            if (format.Entropy) whole.Entropies.AsSpan(at, work.Count).CopyTo(work.Entropies);
+            whole.TopIds.AsSpan(at * format.TopK, top).CopyTo(work.TopIds);
+            whole.TopLogProbabilities.AsSpan(at * format.TopK, top).CopyTo(work.TopLogProbabilities);
+            at += work.Count;
+        }
     }
 
     private static UnavailableException Stopping() => new("the scorer is stopping");
 
-    private void Measure(int tokens, int padded, Action score)
+    private void Measure(ScoringWork work, Action score)
     {
+        var tokens = work.Count;
+        var padding = work.Documents is { } documents ? documents.AsSpan(0, tokens).Count(-1) : 0;
         using var activity = ScoringMetrics.Activities.StartActivity("score batch");
         activity?.SetTag("rho.tokens", tokens);
         var start = Stopwatch.GetTimestamp();
         score();
         var seconds = Stopwatch.GetElapsedTime(start).TotalSeconds;
         _metrics.TokensScored.Add(tokens);
-        _metrics.PaddingTokens.Add(padded - tokens);
+        _metrics.PaddingTokens.Add(padding);
         _metrics.Batches.Add(1);
         _metrics.BatchFill.Record((double)tokens / _batchTokens);
         _metrics.BatchSeconds.Record(seconds);

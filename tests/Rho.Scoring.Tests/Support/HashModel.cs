@@ -47,7 +47,7 @@ internal sealed class HashModel : IDistributionModel
     public static float Loss(int before, int token) =>
         (uint)HashCode(before, token) % 10_000 / 1000f;
 
-    public void Score(ReadOnlySpan<int> tokens, int sequences, int length, ReadOnlySpan<int> documents, Span<float> losses, CancellationToken cancellation)
+    public void Score(ReadOnlySpan<int> tokens, ReadOnlySpan<int> lengths, ReadOnlySpan<int> documents, Span<float> losses, CancellationToken cancellation)
     {
         var start = Stopwatch.GetTimestamp();
         ObjectDisposedException.ThrowIf(IsDisposed, this);
@@ -58,13 +58,13 @@ internal sealed class HashModel : IDistributionModel
             cancellation.ThrowIfCancellationRequested();
         }
 
-        for (var i = 0; i < sequences; i++)
+        var at = 0;
+        foreach (var length in lengths)
         {
-            for (var t = 0; t < length; t++)
+            for (var t = 0; t < length; t++, at++)
             {
-                var at = i * length + t;
                 var none = t == 0 || (!documents.IsEmpty && (documents[at] < 0 || documents[at] != documents[at - 1]));
-                losses[at] = none ? float.NaN : Loss(tokens[at - 1], tokens[at]) + Shift + (DependsOnBatch ? sequences * 0.01f : 0);
+                losses[at] = none ? float.NaN : Loss(tokens[at - 1], tokens[at]) + Shift + (DependsOnBatch ? lengths.Length * 0.01f : 0);
             }
         }
 
@@ -80,10 +80,10 @@ internal sealed class HashModel : IDistributionModel
     }
 
     public void Score(
-        ReadOnlySpan<int> tokens, int sequences, int length, ReadOnlySpan<int> documents, Span<float> losses,
+        ReadOnlySpan<int> tokens, ReadOnlySpan<int> lengths, ReadOnlySpan<int> documents, Span<float> losses,
         Span<float> entropies, int topK, Span<int> topIds, Span<float> topLogProbabilities, CancellationToken cancellation)
     {
-        Score(tokens, sequences, length, documents, losses, cancellation);
+        Score(tokens, lengths, documents, losses, cancellation);
         for (var i = 0; i < losses.Length; i++)
         {
             if (!entropies.IsEmpty) entropies[i] = losses[i] / 2;

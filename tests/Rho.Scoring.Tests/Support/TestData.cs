@@ -1,5 +1,6 @@
 using Rho.Data;
 using Rho.Hosting;
+using Rho.Model;
 using Rho.Scoring;
 
 namespace Rho.TestSupport;
