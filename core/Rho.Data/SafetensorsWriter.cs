@@ -142,7 +142,7 @@ internal static class DiskError
     {
         var full = e is IOException && (e.HResult is NoSpaceLeft or QuotaExceeded || (needed > 0 && FreeSpace(path) < needed)); // HResult is the errno
         return new RhoException(
-            full ? $"{path}: the disk is full; free some space and start again"
+            full ? $"{path}: the disk is full"
             : e is DirectoryNotFoundException ? $"{path}: cannot be written: its folder does not exist"
             : $"{path}: cannot be written: {e.Message}",
             e);

@@ -12,19 +12,30 @@ public class DataTests
     [Fact]
     public void Order_EachEpoch_HasEverySequenceOnce()
     {
-        var order = new CorpusOrder(Shards, 5, 4);
+        var order = new CorpusOrder(Shards, 5, 4, 4);
         var epochs = Sequences(order, 0).Take(3 * 18).Chunk(18).ToList();
         Assert.All(epochs, epoch => Assert.Equal(18, epoch.Distinct().Count()));
         Assert.NotEqual(epochs[0], epochs[1]);
-        Assert.NotEqual(epochs[0], Sequences(new CorpusOrder(Shards, 6, 4), 0).Take(18));
+        Assert.NotEqual(epochs[0], Sequences(new CorpusOrder(Shards, 6, 4, 4), 0).Take(18));
     }
 
     [Fact]
     public void Order_EnteredAnywhere_GoesOnAsFromTheStart()
     {
-        var order = new CorpusOrder(Shards, 5, 4);
-        var all = Sequences(order, 0).Take(80).ToList();
-        for (var consumed = 0; consumed < 60; consumed++) Assert.Equal(all.Skip(consumed).Take(20), Sequences(order, consumed).Take(20));
+        foreach (var order in new[] { new CorpusOrder(Shards, 5, 4, 4), new CorpusOrder(Shards, 5, 1, 5) })
+        {
+            var all = Sequences(order, 0).Take(80).ToList();
+            for (var consumed = 0; consumed < 60; consumed++) Assert.Equal(all.Skip(consumed).Take(20), Sequences(order, consumed).Take(20));
+        }
+    }
+
+    [Fact]
+    public void Order_FirstStretches_AreShortAndGrow()
+    {
+        var order = new CorpusOrder([new ShardEntry("a", 100, ""), new ShardEntry("b", 100, "")], 5, 3, 40);
+        // Over the shards of the first epoch and the one after it; a shard's last stretch is what is left of it.
+        Assert.Equal([3, 6, 12, 24, 40, 15, 40, 40, 20, 40, 40, 20, 40, 40, 20], order.From(0).Take(15).Select(stretch => stretch.Permutation.Length));
+        Assert.Equal(Enumerable.Range(0, 200).Select(i => (i / 100, (long)(i % 100))), Sequences(order, 0).Take(200).Order());
     }
 
     [Fact]

@@ -21,7 +21,7 @@ internal sealed class RunFolder : IDisposable
     public static void RefuseUsed(string directory)
     {
         if (File.Exists(Path.Combine(directory, RunFileName)))
-            throw new RhoException($"output {directory} has a run already: resume it, or choose another folder");
+            throw new RhoException($"output {directory} has a run already: resume it (rho train --resume), or choose another folder");
         if (File.Exists(directory)) throw new RhoException($"output {directory} is a file, to be a folder");
     }
 

@@ -51,10 +51,10 @@ internal sealed class RunPlan : IAsyncDisposable
         var sets = new List<HeldOutSet>();
         try
         {
-            var tokenizer = Tokenizer.Load(run.Model.Tokenizer ?? run.Model.From!);
+            var tokenizer = FieldErrors.Named(run.Model.Tokenizer == null ? "model.from" : "model.tokenizer", () => Tokenizer.Load(run.Model.Tokenizer ?? run.Model.From!));
             if (tokenizer.Fingerprint != data.TokenizerFingerprint)
-                throw new MismatchException($"data.corpora[0]: {data.Corpora[0].Directory} was made with tokenizer {TrainingData.Short(data.TokenizerFingerprint)}, the model's is {TrainingData.Short(tokenizer.Fingerprint)}");
-            foreach (var set in run.Evaluation.Sets) sets.Add(new HeldOutSet(set, data));
+                throw new MismatchException($"data.corpora[0]: {data.Corpora[0].Directory} was made with tokenizer {TrainingData.Short(data.TokenizerFingerprint)}, the model's is {TrainingData.Short(tokenizer.Fingerprint)}: build the corpus with the tokenizer in {run.Model.Tokenizer ?? run.Model.From}, or train a model with the corpus's");
+            for (var i = 0; i < run.Evaluation.Sets.Count; i++) sets.Add(FieldErrors.Named($"evaluation.sets[{i}]", () => new HeldOutSet(run.Evaluation.Sets[i], data)));
             var plan = new RunPlan(run, data, tokenizer, sets, ranks);
             plan.CheckModel();
             if (run.Objective.Kind == ObjectiveKind.Slm && run.Reference.Sources.Count > 0)
@@ -122,7 +122,7 @@ internal sealed class RunPlan : IAsyncDisposable
 
     private void CheckModel()
     {
-        var config = Run.Model.From is { } from ? ModelConfig.Load(from) : NewConfig();
+        var config = Run.Model.From is { } from ? FieldErrors.Named("model.from", () => ModelConfig.Load(from)) : NewConfig();
         config.Validate(Run.Model.From ?? "model.config");
         var vocabulary = Data.Corpora.Max(corpus => corpus.VocabularySize);
         if (vocabulary > config.VocabularySize) throw new MismatchException($"the corpora have a vocabulary of {vocabulary} tokens, the model of {config.VocabularySize}");
@@ -181,10 +181,10 @@ internal sealed class HeldOutSet : IDisposable
         Name = section.Name;
         _corpus = Corpus.Open(section.Corpus);
         if (_corpus.TokenizerFingerprint != data.TokenizerFingerprint)
-            throw new MismatchException($"evaluation.sets \"{Name}\": {section.Corpus} was made with tokenizer {TrainingData.Short(_corpus.TokenizerFingerprint)}, the training data with {TrainingData.Short(data.TokenizerFingerprint)}");
+            throw new MismatchException($"{section.Corpus} was made with tokenizer {TrainingData.Short(_corpus.TokenizerFingerprint)}, the training data with {TrainingData.Short(data.TokenizerFingerprint)}");
         if (_corpus.SequenceLength > data.Length)
-            throw new MismatchException($"evaluation.sets \"{Name}\": {section.Corpus} has sequences of {_corpus.SequenceLength} tokens, the training data of {data.Length}");
-        if (_corpus.Sequences == 0) throw new RhoException($"evaluation.sets \"{Name}\": {section.Corpus} is empty");
+            throw new MismatchException($"{section.Corpus} has sequences of {_corpus.SequenceLength} tokens, the training data of {data.Length}");
+        if (_corpus.Sequences == 0) throw new RhoException($"{section.Corpus} is empty");
         _sequences = Math.Min(_corpus.Sequences, section.MaxSequences ?? long.MaxValue);
         _shards = [.. _corpus.Shards.Select((_, i) => new Lazy<TokenShard>(() => _corpus.OpenShard(i)))];
     }

@@ -245,7 +245,9 @@ internal sealed class RunSession : IAsyncDisposable
             var start = Stopwatch.GetTimestamp();
             var forScores = _plan.Reference?.IsWaiting ?? false;
             if (!pipeline.Wait(SlowData, stop))
-                Warn(_plan.Reference?.IsWaiting ?? false ? "training waits for reference losses" : "training waits for data");
+                Warn(_plan.Reference?.IsWaiting ?? false
+                    ? $"training waits for reference losses: a stretch of up to {Math.Min(_plan.Data.StretchSequences, _plan.Data.Corpora.Max(corpus => corpus.Sequences)) * _plan.Data.Length} tokens (data.shuffle_tokens) is to have all of its losses"
+                    : "training waits for data");
             while (!pipeline.Wait(SlowData, stop)) forScores |= _plan.Reference?.IsWaiting ?? false;
             var elapsed = Stopwatch.GetElapsedTime(start);
             if (forScores) waits.Scores += elapsed;

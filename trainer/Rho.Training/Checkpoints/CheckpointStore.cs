@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Security.Cryptography;
 using System.Text.Json;
+using System.Text.RegularExpressions;
 using Rho.Data;
 using Rho.Tokenization;
 using TorchSharp;
@@ -12,7 +13,7 @@ namespace Rho.Training;
 /// The checkpoints of a run: folders step-00000100 with model/ (a Hugging Face folder), optimizer.safetensors and state.json. A folder
 /// is written under another name, flushed and renamed, so that one with its own name is whole; its checksums are verified on load.
 /// </summary>
-internal sealed class CheckpointStore(string directory, CheckpointSection options)
+internal sealed partial class CheckpointStore(string directory, CheckpointSection options)
 {
     private const string Prefix = "step-";
     private const string StateFile = "state.json";
@@ -45,7 +46,7 @@ internal sealed class CheckpointStore(string directory, CheckpointSection option
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or RhoException)
         {
             Discard(temporary);
-            throw new RhoException($"checkpoint of step {snapshot.State.Step} cannot be written: {e.Message}", e);
+            throw new RhoException($"checkpoint of step {snapshot.State.Step} cannot be written: {TemporaryMark().Replace(e.Message, "")}", e);
         }
 
         Prune();
@@ -164,6 +165,10 @@ internal sealed class CheckpointStore(string directory, CheckpointSection option
     }
 
     private string PathOf(long step) => Path.Combine(directory, $"{Prefix}{step:D8}");
+
+    /// <summary>What <see cref="AtomicFile.TemporaryPath"/> adds to a name: nothing that a reader of messages knows.</summary>
+    [GeneratedRegex(@"\.\d+-[0-9a-f]{32}\.tmp", RegexOptions.CultureInvariant | RegexOptions.ExplicitCapture, 1000)]
+    private static partial Regex TemporaryMark();
 
     private static CheckpointFile Describe(string path)
     {

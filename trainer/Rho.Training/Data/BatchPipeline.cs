@@ -74,7 +74,7 @@ internal sealed class BatchPipeline : IDisposable
         ShardLosses? losses = null;
         try
         {
-            var order = new CorpusOrder(_data.Corpora[corpus].Shards, Randomness.Derive(_seed, (ulong)corpus), _data.StretchSequences);
+            var order = new CorpusOrder(_data.Corpora[corpus].Shards, Randomness.Derive(_seed, (ulong)corpus), _data.FirstStretchSequences, _data.StretchSequences);
             foreach (var stretch in order.From(consumed))
             {
                 cancellation.ThrowIfCancellationRequested();

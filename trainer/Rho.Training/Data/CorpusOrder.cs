@@ -7,10 +7,11 @@ internal sealed record Stretch(int Shard, long FirstSequence, int[] Permutation,
 
 /// <summary>
 /// The order in which a corpus is read, without end: each epoch takes the shards in a new random order, each shard its stretches
-/// from first to last (so that losses stream in), each stretch its sequences in random order. It follows from the seed and is
-/// entered at any sequence without reading what is before.
+/// from first to last (so that losses stream in), each stretch its sequences in random order. The first stretches of the run are
+/// short and double in length, since training cannot begin before a whole one has its losses. The order follows from the seed and
+/// is entered at any sequence without reading what is before.
 /// </summary>
-internal sealed class CorpusOrder(IReadOnlyList<ShardEntry> shards, ulong seed, long stretchSequences)
+internal sealed class CorpusOrder(IReadOnlyList<ShardEntry> shards, ulong seed, long firstSequences, long stretchSequences)
 {
     private readonly long _epochSequences = shards.Sum(shard => shard.Sequences);
 
@@ -20,23 +21,23 @@ internal sealed class CorpusOrder(IReadOnlyList<ShardEntry> shards, ulong seed, 
         var skip = consumed % _epochSequences;
         for (var epoch = consumed / _epochSequences; ; epoch++)
         {
+            var size = epoch == 0 ? firstSequences : stretchSequences;
             foreach (var shard in new Randomness(Randomness.Derive(seed, (ulong)epoch)).Permutation(shards.Count))
             {
                 var sequences = shards[shard].Sequences;
-                if (skip >= sequences)
+                for (long first = 0; first < sequences;)
                 {
-                    skip -= sequences;
-                    continue;
-                }
+                    var count = (int)Math.Min(size, sequences - first);
+                    if (skip < count)
+                    {
+                        var order = new Randomness(Randomness.Derive(seed, (ulong)epoch, (ulong)shard, (ulong)first)).Permutation(count);
+                        yield return new Stretch(shard, first, order, (int)skip);
+                    }
 
-                for (var first = skip / stretchSequences * stretchSequences; first < sequences; first += stretchSequences)
-                {
-                    var count = (int)Math.Min(stretchSequences, sequences - first);
-                    var order = new Randomness(Randomness.Derive(seed, (ulong)epoch, (ulong)shard, (ulong)first)).Permutation(count);
-                    yield return new Stretch(shard, first, order, (int)Math.Max(0, skip - first));
+                    skip = Math.Max(0, skip - count);
+                    first += count;
+                    size = Math.Min(stretchSequences, size * 2);
                 }
-
-                skip = 0;
             }
         }
     }

@@ -7,15 +7,19 @@ namespace Rho.Training;
 /// <summary>The corpora of a run, opened and checked to fit together, and their shards, opened as they are needed.</summary>
 internal sealed class TrainingData : IDisposable
 {
+    /// <summary>Little, so that a reference has little to score before the first step.</summary>
+    private const long FirstStretchTokens = 1 << 16;
+
     private readonly Lazy<TokenShard>[][] _shards;
 
     public TrainingData(DataSection section, int ranks)
     {
         Section = section;
-        Corpora = [.. section.Corpora.Select(entry => Corpus.Open(entry.Path))];
+        Corpora = [.. section.Corpora.Select((entry, i) => FieldErrors.Named($"data.corpora[{i}].path", () => Corpus.Open(entry.Path)))];
         for (var i = 0; i < Corpora.Length; i++) CheckAgainstFirst(i);
         Length = Corpora[0].SequenceLength;
         StretchSequences = Math.Max(1, section.ShuffleTokens / Length);
+        FirstStretchSequences = Math.Clamp(FirstStretchTokens / Length, 1, StretchSequences);
         Ranks = ranks;
         Limits = [.. section.Corpora.Select((entry, i) => entry.Epochs is { } epochs ? (long)Math.Floor((decimal)epochs * Corpora[i].Sequences) : long.MaxValue)];
         Weights = [.. section.Corpora.Select((entry, i) => entry.Weight ?? (entry.Epochs ?? 1) * Corpora[i].Sequences)];
@@ -31,6 +35,9 @@ internal sealed class TrainingData : IDisposable
     public int Length { get; }
 
     public long StretchSequences { get; }
+
+    /// <summary>Of the run's first stretch; those after it grow.</summary>
+    public long FirstStretchSequences { get; }
 
     public int Ranks { get; }
 
@@ -60,7 +67,7 @@ internal sealed class TrainingData : IDisposable
         var (first, other) = (Corpora[0], Corpora[i]);
         if (other.Sequences == 0) throw new RhoException($"data.corpora[{i}]: {other.Directory} is empty");
         if (other.TokenizerFingerprint != first.TokenizerFingerprint)
-            throw new MismatchException($"data.corpora[{i}]: {other.Directory} was made with tokenizer {Short(other.TokenizerFingerprint)}, {first.Directory} with {Short(first.TokenizerFingerprint)}");
+            throw new MismatchException($"data.corpora[{i}]: {other.Directory} was made with tokenizer {Short(other.TokenizerFingerprint)}, {first.Directory} with {Short(first.TokenizerFingerprint)}; all corpora of a run need one");
         if (other.SequenceLength != first.SequenceLength)
             throw new RhoException($"data.corpora[{i}]: {other.Directory} has sequences of {other.SequenceLength} tokens, {first.Directory} of {first.SequenceLength}");
         if (other.DocumentsSeeEachOther != first.DocumentsSeeEachOther)
@@ -76,7 +83,7 @@ internal sealed class TrainingData : IDisposable
             foreach (var shard in Corpora[i].Shards) text.Append($"{shard.Sha256} {shard.Sequences}\n");
         }
 
-        text.Append($"stretch {StretchSequences}\n");
+        text.Append($"stretch {FirstStretchSequences} to {StretchSequences}\n");
         return Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(text.ToString())));
     }
 

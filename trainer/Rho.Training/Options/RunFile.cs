@@ -139,7 +139,7 @@ public sealed record DataSection
     [Description("Corpora, all with one tokenizer and one sequence length.")]
     public required IReadOnlyList<CorpusSection> Corpora { get; init; }
 
-    [Description("Sequences are shuffled within stretches of a shard of about this many tokens, shards among each other. More mixes better and holds more reference losses in memory (4 bytes each, three stretches).")]
+    [Description("Sequences are shuffled within stretches of a shard of about this many tokens, shards among each other; the first ones are shorter, from 65536 tokens on. More mixes better and holds more reference losses in memory (4 bytes each, three stretches), and a stretch is trained on once all of its losses are there.")]
     [Range(1, 1 << 30)]
     public long ShuffleTokens { get; init; } = 8 << 20;
 }

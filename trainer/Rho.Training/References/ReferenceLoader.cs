@@ -57,9 +57,10 @@ internal sealed class ReferenceLoader : IAsyncDisposable
             var identities = new List<ReferenceIdentity>();
             for (var i = 0; i < section.Sources.Count; i++)
             {
-                sources.Add(open(section.Sources[i]));
-                var identity = await sources[i].IdentifyAsync(cancellation);
-                Check($"reference.sources[{i}] ({identity.Description})", identity, sources[i], data);
+                var (field, source) = ($"reference.sources[{i}]", section.Sources[i]);
+                sources.Add(FieldErrors.Named(field, () => open(source)));
+                var identity = await FieldErrors.NamedAsync(field, () => sources[^1].IdentifyAsync(cancellation));
+                Check($"{field} ({identity.Description})", identity, sources[i], data);
                 identities.Add(identity);
             }
 
