@@ -136,10 +136,11 @@ public class VariantStepTests
         var (own, its) = ((new float[MicroBatch], new float[MicroBatch], new int[MicroBatch * K], new float[MicroBatch * K]), (new float[MicroBatch], new float[MicroBatch], new int[MicroBatch * K], new float[MicroBatch * K]));
         model.Evaluate(batch, own.Item1, own.Item2, K, own.Item3, own.Item4);
         reference.Score(batch.Tokens, Batch, Length, [], its.Item1, its.Item2, K, its.Item3, its.Item4, CancellationToken.None);
-        Assert.Equal(its.Item1, own.Item1);
-        Assert.Equal(its.Item2, own.Item2);
+        // Scoring and training have forwards of their own: the same losses, rounded otherwise.
+        Close(its.Item1, own.Item1, 1e-5);
+        Close(its.Item2, own.Item2, 1e-5);
         Assert.Equal(its.Item3, own.Item3);
-        Assert.Equal(its.Item4, own.Item4);
+        Close(its.Item4, own.Item4, 1e-5);
     }
 
     [Fact]
