@@ -11,6 +11,8 @@ internal sealed unsafe class MpiGroup : IRankGroup
 {
     private const int ChunkElements = 1 << 28;
     private readonly Mpi _mpi;
+    private Nccl? _nccl;
+    private bool _triedNccl;
 
     private MpiGroup(Mpi mpi)
     {
@@ -36,13 +38,22 @@ internal sealed unsafe class MpiGroup : IRankGroup
 
     public void Sum(Tensor flat)
     {
-        using var scope = NewDisposeScope();
-        var host = flat.device_type == DeviceType.CPU ? flat : flat.cpu();
-        var pointer = (float*)FlatMemory.Address(host);
-        for (long start = 0; start < host.NumberOfElements; start += ChunkElements)
-            _mpi.AllReduce(pointer + start, (int)Math.Min(ChunkElements, host.NumberOfElements - start), _mpi.Float, _mpi.Add);
-        if (ReferenceEquals(host, flat)) return;
+        if (flat.device_type == DeviceType.CPU)
+        {
+            SumOnHost(flat);
+            return;
+        }
+
+        if (!_triedNccl) JoinNccl(flat);
+        if (_nccl != null)
+        {
+            _nccl.Sum(FlatMemory.Address(flat), flat.NumberOfElements);
+            return;
+        }
+
         using var guard = no_grad();
+        using var host = flat.cpu();
+        SumOnHost(host);
         flat.copy_(host);
     }
 
@@ -83,6 +94,33 @@ internal sealed unsafe class MpiGroup : IRankGroup
         return Encoding.UTF8.GetString(bytes);
     }
 
+    private void SumOnHost(Tensor flat)
+    {
+        var pointer = (float*)FlatMemory.Address(flat);
+        for (long start = 0; start < flat.NumberOfElements; start += ChunkElements)
+            _mpi.AllReduce(pointer + start, (int)Math.Min(ChunkElements, flat.NumberOfElements - start), _mpi.Float, _mpi.Add);
+    }
+
+    /// <summary>All ranks reduce over NCCL, or none does.</summary>
+    private void JoinNccl(Tensor flat)
+    {
+        _triedNccl = true;
+        var nccl = flat.device_index == 0 ? Nccl.Find() : null;
+        Span<double> found = [nccl == null ? 0 : 1];
+        Lowest(found);
+        if (found[0] == 0)
+        {
+            if (Rank == 0)
+                Console.Error.WriteLine($"gradients pass through host memory: NCCL needs {Nccl.Library} on every machine, and each process the first GPU that it sees (CUDA_VISIBLE_DEVICES=$OMPI_COMM_WORLD_LOCAL_RANK)");
+            return;
+        }
+
+        var id = Rank == 0 ? nccl!.NewId() : default;
+        _mpi.Broadcast(&id, sizeof(Nccl.UniqueId));
+        nccl!.Join(id, Size, Rank);
+        _nccl = nccl;
+    }
+
     public void Abort(string message)
     {
         // The process ends in this call: nobody else gets to say why.
@@ -90,5 +128,9 @@ internal sealed unsafe class MpiGroup : IRankGroup
         _mpi.Abort();
     }
 
-    public void Dispose() => _mpi.Finish();
+    public void Dispose()
+    {
+        _nccl?.Dispose();
+        _mpi.Finish();
+    }
 }

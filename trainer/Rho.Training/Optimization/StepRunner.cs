@@ -45,6 +45,7 @@ internal sealed class StepRunner : IDisposable
     private readonly AllTokens _all = new();
     private readonly WordTable? _words;
     private readonly IRankGroup _ranks;
+    private readonly GradientReduction _reduction;
 
     public StepRunner(RunFile run, TrainingModel model, long steps, WordTable? words, IRankGroup ranks)
     {
@@ -53,6 +54,7 @@ internal sealed class StepRunner : IDisposable
         _selector = SelectorFactory.Create(run.Objective.Selector, run.Objective.Scope);
         _needs = SelectorFactory.Needs(run.Objective);
         Ratio = SelectorFactory.CreateRatio(run.Objective, steps);
+        _reduction = new GradientReduction(ranks, model.Gradients, overlapped: ranks.Size > 1 && model.Gradients.device_type == DeviceType.CPU);
         Optimizer = new AdamW(model.Parameters, model.Gradients, model.Layout, run.Optimizer);
         Average = run is { Objective.Kind: ObjectiveKind.Slm, Reference.MovingAverageDecay: { } decay } ? new MovingAverage(model, decay) : null;
     }
@@ -90,7 +92,11 @@ internal sealed class StepRunner : IDisposable
             var losses = new float[batch.Tokens.Tokens.Length];
             var weights = new float[losses.Length];
             var index = i;
-            var result = Model.AccumulateGradients(batch.Tokens, (current, output) => Weigh(step, index, batch, reference, current, probe, selective, ratio, chosen?[index], output), losses, weights, probe);
+            var last = i == batches.Count - 1;
+            if (last) _reduction.Begin();
+            var result = Model.AccumulateGradients(
+                batch.Tokens, (current, output) => Weigh(step, index, batch, reference, current, probe, selective, ratio, chosen?[index], output), losses, weights, probe,
+                last ? _reduction.Advance : null);
             lossSum += result.WeightedLossSum;
             weightSum += result.WeightSum;
             if (!double.IsFinite(result.WeightedLossSum) || HasLostTarget(batch.Tokens, losses)) problem ??= $"the loss of {Place(batch, losses)} is not a number";
@@ -99,6 +105,7 @@ internal sealed class StepRunner : IDisposable
             Observer?.Invoke(new SelectedBatch(step + 1, batch, losses, weights));
         }
 
+        _reduction.End();
         var sums = new StepSums
         {
             WeightedLossSum = lossSum,
@@ -107,7 +114,6 @@ internal sealed class StepRunner : IDisposable
             ByCorpus = byCorpus,
             BatchesWithoutReference = batches.Count(batch => batch.WithoutReference),
         }.Over(_ranks);
-        _ranks.Sum(Model.Gradients);
         if (selective && sums.Statistics.Compared > 0) Ratio.Observe(1 - sums.Statistics.NegativeExcessShare);
         return Update(new StepOutcome { Sums = sums, Ratio = ratio, LearningRate = LearningRate.At(_run.Schedule, step, _steps) }, problem);
     }
