@@ -347,7 +347,9 @@ public sealed class ReferenceTests : IDisposable
     public async Task Run_ScorerUnreachable_IsOneClearError()
     {
         var run = _world.Run("out", _world.Corpus("corpus", [40]), _world.Slm("""{ "scorers": ["127.0.0.1:1"] }"""));
-        await Assert.ThrowsAsync<UnavailableException>(() => World.RunAsync(TrainingRun.Start(run)));
+        run = run with { Reference = run.Reference with { PatienceSeconds = 1 } };
+        var error = await Assert.ThrowsAsync<UnavailableException>(() => World.RunAsync(TrainingRun.Start(run)));
+        Assert.StartsWith("reference.sources[0]: no scorer of 127.0.0.1:1", error.Message, StringComparison.Ordinal);
         Assert.False(Directory.Exists(run.Output));
     }
 }

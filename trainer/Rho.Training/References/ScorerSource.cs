@@ -24,6 +24,7 @@ internal sealed class ScorerSource : IReferenceSource
         ClientCertificate = section.ClientCertificate,
         ClientKey = section.ClientKey,
         Budget = patience > TimeSpan.FromSeconds(1) ? patience : TimeSpan.FromSeconds(1),
+        ConnectTimeout = TimeSpan.FromSeconds(Math.Clamp(patience.TotalSeconds, 1, 15)),
     }));
 
     public bool GivesEntropies => _needs.Entropies;
