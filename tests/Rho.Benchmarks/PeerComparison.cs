@@ -21,7 +21,8 @@ internal static class PeerComparison
         var rounds = new Option<int>("--rounds") { Description = "Processes per figure", HelpName = "N", DefaultValueFactory = _ => 3 };
         var steps = new Option<int>("--steps") { Description = "Measured steps per process", HelpName = "N", DefaultValueFactory = _ => 7 };
         var python = new Option<string>("--python") { Description = "A Python that has torch", HelpName = "PATH", DefaultValueFactory = _ => "/usr/bin/python3" };
-        foreach (var option in new Option[] { sizes, dtypes, modes, rounds, steps, python }) root.Add(option);
+        var (length, batch) = (Sizes.LengthOption(), Sizes.BatchOption());
+        foreach (var option in new Option[] { sizes, dtypes, modes, length, batch, rounds, steps, python }) root.Add(option);
         python.Validators.Add(result =>
         {
             var path = result.GetValueOrDefault<string>();
@@ -38,7 +39,7 @@ internal static class PeerComparison
                 foreach (var dtype in result.GetValue(dtypes)!)
                 {
                     foreach (var mode in result.GetValue(modes)!)
-                        Console.WriteLine(Row(Sizes.All[name], dtype, mode, result.GetValue(rounds), result.GetValue(steps), result.GetValue(python)!));
+                        Console.WriteLine(Row(Sizes.All[name].With(result.GetValue(length), result.GetValue(batch)), dtype, mode, result.GetValue(rounds), result.GetValue(steps), result.GetValue(python)!));
                 }
             }
 
@@ -55,7 +56,7 @@ internal static class PeerComparison
         var theirs = new List<Figure>();
         for (var round = 0; round < rounds; round++)
         {
-            ours.Add(Measure(Environment.ProcessPath!, ["worker", "--sizes", sizes.Key, "--dtype", dtype, "--mode", mode, "--steps", $"{steps}"], mode));
+            ours.Add(Measure(Environment.ProcessPath!, ["worker", "--sizes", sizes.Key, "--length", $"{sizes.Length}", "--batch", $"{sizes.Batch}", "--dtype", dtype, "--mode", mode, "--steps", $"{steps}"], mode));
             theirs.Add(Measure(python, ["-c", wrapper, peer, .. sizes.Arguments(dtype, steps, mode)], mode));
         }
 

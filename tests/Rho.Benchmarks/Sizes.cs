@@ -28,6 +28,20 @@ internal sealed record Sizes(string Key, string Name, int Hidden, int Layers, in
         DefaultValueFactory = _ => "default",
     }.With(option => option.AcceptOnlyFromAmong([.. All.Keys]));
 
+    internal static Option<int?> LengthOption() => Positive("--length", "Tokens of a sequence, instead of the sizes' own");
+
+    internal static Option<int?> BatchOption() => Positive("--batch", "Sequences of a batch, instead of the sizes' own");
+
+    private static Option<int?> Positive(string name, string description) => new Option<int?>(name) { Description = description, HelpName = "N" }.With(option =>
+        option.Validators.Add(result =>
+        {
+            if (result.GetValueOrDefault<int?>() is < 1) result.AddError($"{name} must be at least 1");
+        }));
+
+    /// <summary>With another length or batch, which the name then says.</summary>
+    internal Sizes With(int? length, int? batch) => (length ?? Length, batch ?? Batch) == (Length, Batch) ? this
+        : this with { Length = length ?? Length, Batch = batch ?? Batch, Name = $"{Name}, {batch ?? Batch} x {length ?? Length} tokens" };
+
     internal int Intermediate => (int)Math.Ceiling(Hidden * 8 / 3.0 / 32) * 32;
 
     internal ModelConfig Config(int contextLength) => new()

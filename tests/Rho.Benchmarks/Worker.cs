@@ -18,9 +18,10 @@ internal static class Worker
         var mode = new Option<string>("--mode") { DefaultValueFactory = _ => "score" };
         var steps = new Option<int>("--steps") { DefaultValueFactory = _ => 7 };
         var vocabulary = new Option<int?>("--vocab") { Description = "Instead of the sizes' own" };
-        var command = new Command("worker", "One figure, measured in this process") { sizes, dtype, mode, steps, vocabulary };
+        var (length, batch) = (Sizes.LengthOption(), Sizes.BatchOption());
+        var command = new Command("worker", "One figure, measured in this process") { sizes, dtype, mode, steps, vocabulary, length, batch };
         command.Hidden = true;
-        command.SetAction(result => Run(Sizes.All[result.GetValue(sizes)!] is var chosen && result.GetValue(vocabulary) is { } tokens ? chosen with { Vocabulary = tokens } : chosen, result.GetValue(dtype)!, result.GetValue(mode)!, result.GetValue(steps)));
+        command.SetAction(result => Run(Sizes.All[result.GetValue(sizes)!].With(result.GetValue(length), result.GetValue(batch)) is var chosen && result.GetValue(vocabulary) is { } tokens ? chosen with { Vocabulary = tokens } : chosen, result.GetValue(dtype)!, result.GetValue(mode)!, result.GetValue(steps)));
         return command;
     }
 

@@ -170,7 +170,7 @@ internal static class ScoringSpeed
         }
 
         var (scored, padding, batches) = (await replica.MetricAsync("rho_scoring_tokens_scored_total"), await replica.MetricAsync("rho_scoring_tokens_padding_total"), await replica.MetricAsync("rho_scoring_batches_total"));
-        Console.WriteLine(Text($"{sequences.Count} sequences, {scored:N0} tokens: {padding / (scored + padding):0.0%} padding, {scored / batches / 16_384:0.00} of the budget of 16,384 tokens in each of {batches:N0} batches"));
+        Console.WriteLine(Text($"{sequences.Count} sequences, {scored:N0} tokens: {padding / scored:0.0%} padding, {scored / batches / 16_384:0.00} of the budget of 16,384 tokens in each of {batches:N0} batches"));
     }
 
     private static async Task MemoryAsync(Work work)
