@@ -1,4 +1,5 @@
 using System.Collections.Concurrent;
+using System.Diagnostics;
 using System.Runtime.InteropServices;
 using System.Threading.Channels;
 using Google.Protobuf;
@@ -34,6 +35,7 @@ internal sealed class SequenceExchange(
     public async Task RunAsync(Replica replica, Metadata headers, Progress progress, CancellationToken token)
     {
         _partial.Clear();
+        using var activity = ClientMetrics.Activities.StartActivity("score sequences", ActivityKind.Client);
         using var call = replica.Client.Score(headers, cancellationToken: CancellationToken.None);
         using var stop = CancellationTokenSource.CreateLinkedTokenSource(token);
         using var ending = stop.Token.UnsafeRegister(static state => ((IDisposable)state!).Dispose(), call);

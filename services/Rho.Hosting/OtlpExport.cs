@@ -7,8 +7,8 @@ using OpenTelemetry.Trace;
 namespace Rho.Hosting;
 
 /// <summary>
-/// Sends traces and metrics over OTLP while it lives: of every ActivitySource and Meter whose name starts with "Rho", of the runtime and
-/// of the web server. All settings of the exporter are OpenTelemetry's environment variables (OTEL_EXPORTER_OTLP_ENDPOINT, _PROTOCOL,
+/// Sends traces and metrics over OTLP while it lives: of every ActivitySource and Meter whose name starts with "Rho", of the runtime, of
+/// the web server and of the gRPC client, whose spans lie between a caller's and a service's. All settings of the exporter are OpenTelemetry's environment variables (OTEL_EXPORTER_OTLP_ENDPOINT, _PROTOCOL,
 /// _HEADERS, OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_TRACES_SAMPLER, OTEL_METRIC_EXPORT_INTERVAL, ...).
 /// </summary>
 public sealed class OtlpExport : IDisposable
@@ -26,7 +26,7 @@ public sealed class OtlpExport : IDisposable
 
         var name = Environment.GetEnvironmentVariable("OTEL_SERVICE_NAME") is { Length: > 0 } given ? given : service;
         var resource = ResourceBuilder.CreateDefault().AddService(name, serviceVersion: typeof(OtlpExport).Assembly.GetName().Version?.ToString(3));
-        _traces = Sdk.CreateTracerProviderBuilder().SetResourceBuilder(resource).AddSource("Rho*", "Microsoft.AspNetCore").AddOtlpExporter(Configure).Build();
+        _traces = Sdk.CreateTracerProviderBuilder().SetResourceBuilder(resource).AddSource("Rho*", "Microsoft.AspNetCore", "Grpc.Net.Client", "System.Net.Http").AddOtlpExporter(Configure).Build();
         _metrics = Sdk.CreateMeterProviderBuilder().SetResourceBuilder(resource).AddMeter("Rho*", "System.Runtime", "Microsoft.AspNetCore.*").AddOtlpExporter(Configure).Build();
     }
 

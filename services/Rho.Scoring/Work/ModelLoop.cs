@@ -189,7 +189,7 @@ internal sealed class ModelLoop : IDisposable
         using var cancellation = CancellationTokenSource.CreateLinkedTokenSource(work.Cancellation, _stop.Token);
         var lengths = new int[work.Sequences];
         Array.Fill(lengths, work.Length);
-        Measure(work, () => Score(work, lengths, cancellation.Token));
+        Measure(work, [work], () => Score(work, lengths, cancellation.Token));
     }
 
     private void Score(ScoringWork work, ReadOnlySpan<int> lengths, CancellationToken cancellation)
@@ -237,7 +237,7 @@ internal sealed class ModelLoop : IDisposable
             at += work.Count;
         }
 
-        Measure(whole, () => Score(whole, CollectionsMarshal.AsSpan(lengths), _stop.Token));
+        Measure(whole, batch, () => Score(whole, CollectionsMarshal.AsSpan(lengths), _stop.Token));
         at = 0;
         foreach (var work in batch)
         {
@@ -252,11 +252,13 @@ internal sealed class ModelLoop : IDisposable
 
     private static UnavailableException Stopping() => new("the scorer is stopping");
 
-    private void Measure(ScoringWork work, Action score)
+    private void Measure(ScoringWork work, List<ScoringWork> batch, Action score)
     {
         var tokens = work.Count;
         var padding = work.Documents is { } documents ? documents.AsSpan(0, tokens).Count(-1) : 0;
-        using var activity = ScoringMetrics.Activities.StartActivity("score batch");
+        // A batch may be of many streams: it is no child of one but linked to each.
+        var links = ScoringMetrics.Activities.HasListeners() ? batch.Where(part => part.Trace != default).Select(part => new ActivityLink(part.Trace)) : null;
+        using var activity = ScoringMetrics.Activities.StartActivity(ActivityKind.Internal, links: links, name: "score batch");
         activity?.SetTag("rho.tokens", tokens);
         var start = Stopwatch.GetTimestamp();
         score();

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Runtime.InteropServices;
 using Rho.Data;
 
@@ -40,6 +41,9 @@ internal sealed class ScoringWork
     public float[] TopLogProbabilities { get; init; } = [];
 
     public required CancellationToken Cancellation { get; init; }
+
+    /// <summary>The span that the work was made in, which the batch's span links to.</summary>
+    public ActivityContext Trace { get; } = Activity.Current?.Context ?? default;
 
     public int Count => Sequences * Length;
 
