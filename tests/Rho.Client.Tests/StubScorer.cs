@@ -66,11 +66,13 @@ internal sealed partial class StubScorer : IAsyncDisposable
 
     public Task ThawAsync() => SignalAsync("-CONT");
 
-    /// <summary>As Kubernetes stops a pod.</summary>
-    public async Task StopAsync()
+    /// <summary>As Kubernetes stops a pod. Returns how many tokens it has scored in its life.</summary>
+    public async Task<long> StopAsync()
     {
         await SignalAsync("-TERM");
+        var last = await _process.StandardOutput.ReadToEndAsync().WaitAsync(TimeSpan.FromSeconds(60));
         await _process.WaitForExitAsync().WaitAsync(TimeSpan.FromSeconds(60));
+        return long.Parse(last["scored ".Length..], CultureInfo.InvariantCulture);
     }
 
     /// <summary>The sum of a metric over its labels.</summary>

@@ -23,6 +23,10 @@ using var onTerm = PosixSignalRegistration.Create(PosixSignal.SIGTERM, context =
     context.Cancel = true;
     stop.Cancel();
 });
-await using var host = await ScoringHost.StartAsync(options, [new HashModel { Rate = Number("rate", 0) }]);
+var model = new HashModel { Rate = Number("rate", 0) };
+var host = await ScoringHost.StartAsync(options, [model]);
+var probe = model.TokensScored;
 Console.WriteLine($"listening on {host.Address.Authority} {host.HttpAddress!.Authority}");
 await Task.Delay(Timeout.Infinite, stop.Token).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+await host.DisposeAsync();
+Console.WriteLine($"scored {model.TokensScored - probe}");

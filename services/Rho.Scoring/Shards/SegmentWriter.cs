@@ -14,7 +14,7 @@ internal sealed class SegmentWriter(
     private ISegmentLease? _lease = lease;
     private long _triedAt = Stopwatch.GetTimestamp();
 
-    /// <summary>Another process has taken the lease: it scores on.</summary>
+    /// <summary>Another process has, or had, the lease: what it stored is to be looked at before more is scored.</summary>
     public bool HandedOver { get; private set; }
 
     /// <summary>Whether the chunk is stored now.</summary>
@@ -32,7 +32,7 @@ internal sealed class SegmentWriter(
             metrics.LeasesLost.Add(1);
             logger.LogWarning("{Message}", e.Message);
             await GiveUpLeaseAsync().ConfigureAwait(false);
-            _triedAt = 0; // find out at the next chunk who has it now
+            HandedOver = !despiteLease;
             return false;
         }
         catch (StoreUnavailableException e)
@@ -51,7 +51,7 @@ internal sealed class SegmentWriter(
 
     private async Task RegainLeaseAsync(CancellationToken cancellation)
     {
-        if (!store.Available || _triedAt != 0 && Stopwatch.GetElapsedTime(_triedAt) < LeaseRetry) return;
+        if (HandedOver || !store.Available || Stopwatch.GetElapsedTime(_triedAt) < LeaseRetry) return;
         _triedAt = Stopwatch.GetTimestamp();
         _lease = await store.TryLeaseAsync(key, segment, cancellation).ConfigureAwait(false);
         HandedOver = _lease is null && !despiteLease;

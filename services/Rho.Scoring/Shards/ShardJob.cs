@@ -52,7 +52,7 @@ internal sealed class ShardJob : IAsyncDisposable
         _running = Task.Run(() => RunAsync(writer, firstChunk, endChunk, present), CancellationToken.None);
     }
 
-    /// <summary>Another process scores on from where this job has ended.</summary>
+    /// <summary>Another process scores on from where this job has ended, or did for a while.</summary>
     public bool HandedOver { get; private set; }
 
     /// <summary>
