@@ -16,16 +16,18 @@ internal sealed partial class Replica : IAsyncDisposable
     private readonly ChildProcess _process;
     private readonly HttpClient _http = new();
     private readonly Uri _metrics;
-    private readonly int _id;
 
     private Replica(ChildProcess process, string[] ready)
     {
         _process = process;
-        (Address, _id) = (ready[0], int.Parse(ready[2], CultureInfo.InvariantCulture));
+        Address = ready[0];
         _metrics = new Uri($"http://{ready[1]}/metrics");
     }
 
     public string Address { get; }
+
+    /// <summary>Of the process.</summary>
+    public int Id => _process.Id;
 
     internal static Command Command()
     {
@@ -40,7 +42,7 @@ internal sealed partial class Replica : IAsyncDisposable
             set_num_threads(result.GetValue(threads));
             IReferenceModel model = result.GetValue(rate) is { } tokens ? new HashModel { Rate = tokens } : Model();
             await using var host = await ScoringHost.StartAsync(Options(result.GetValue(redis), result.GetValue(cache)), [model], cancellation);
-            Console.WriteLine($"listening on {host.Address.Authority} {host.HttpAddress!.Authority} {Environment.ProcessId}");
+            Console.WriteLine($"listening on {host.Address.Authority} {host.HttpAddress!.Authority}");
             await Task.Delay(Timeout.Infinite, cancellation).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
             return 0;
         });
@@ -77,7 +79,7 @@ internal sealed partial class Replica : IAsyncDisposable
     /// <summary>Resident memory, MB: now, or at its highest.</summary>
     public double Memory(bool highest)
     {
-        var line = File.ReadLines($"/proc/{_id}/status").First(line => line.StartsWith(highest ? "VmHWM" : "VmRSS", StringComparison.Ordinal));
+        var line = File.ReadLines($"/proc/{Id}/status").First(line => line.StartsWith(highest ? "VmHWM" : "VmRSS", StringComparison.Ordinal));
         return double.Parse(Digits().Match(line).Value, CultureInfo.InvariantCulture) / 1024;
     }
 

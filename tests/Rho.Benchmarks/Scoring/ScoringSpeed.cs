@@ -1,5 +1,6 @@
 using System.CommandLine;
 using System.Diagnostics;
+using System.Diagnostics.Metrics;
 using System.Globalization;
 using Rho.Cli.Quickstart;
 using Rho.Client;
@@ -22,7 +23,7 @@ internal static class ScoringSpeed
         {
             ("cache", "Tokens per second from the cache of one replica, to .NET and to Python, and the time of each stage", CacheAsync),
             ("plumbing", "What the way over gRPC adds to calling the model in process", PlumbingAsync),
-            ("replicas", "How replicas add up, with a simulated accelerator and with a model on one thread each", ReplicasAsync),
+            ("replicas", "How replicas add up, with a simulated accelerator and with a model on one thread each", ReplicaScaling.RunAsync),
             ("padding", "Padding and fill of batches of sequences of mixed lengths", PaddingAsync),
             ("memory", "Peak memory of a replica over shards of growing size", MemoryAsync),
         };
@@ -93,7 +94,7 @@ internal static class ScoringSpeed
 
     private static async Task PlumbingAsync(Work work)
     {
-        const int sequences = 64, rounds = 3;
+        const int sequences = 128, rounds = 3;
         using var shard = work.Shard("shard", sequences, vocabulary: 4096);
         using var direct = Replica.Model();
         await using var host = await ScoringHost.StartAsync(Replica.Options(null, null), [Replica.Model()]);
@@ -102,10 +103,20 @@ internal static class ScoringSpeed
         shard.Read(0, tokens);
         var losses = new float[tokens.Length];
         var chunk = new ChunkGrid(sequences, Length).ChunkSequences;
-        var ratios = new List<(double Wall, double Processor)>();
+        var ratios = new List<(double Wall, double Processor, double Idle)>();
+        var inModel = 0.0;
+        using var batches = new MeterListener
+        {
+            InstrumentPublished = static (instrument, listener) =>
+            {
+                if (instrument is { Meter.Name: ScoringMetrics.MeterName, Name: "rho.scoring.batch_duration" }) listener.EnableMeasurementEvents(instrument);
+            },
+        };
+        batches.SetMeasurementEventCallback<double>((_, seconds, _, _) => inModel += seconds);
+        batches.Start();
         for (var round = 0; round <= rounds; round++)
         {
-            var called = Measure(() =>
+            var called = await Measure(() =>
             {
                 for (var first = 0; first < sequences; first += chunk)
                 {
@@ -115,46 +126,14 @@ internal static class ScoringSpeed
 
                 return Task.CompletedTask;
             });
-            var served = Measure(() => ReadAsync(client, shard));
-            var (a, b) = (await called, await served);
-            if (round > 0) ratios.Add((b.Wall / a.Wall, b.Processor / a.Processor));
+            inModel = 0;
+            var served = await Measure(() => ReadAsync(client, shard));
+            if (round > 0) ratios.Add((served.Wall / called.Wall, served.Processor / called.Processor, (served.Wall - inModel) / served.Wall));
         }
 
         Console.WriteLine(Text($"hidden 256, 4 layers, vocabulary 4,096, float32, {sequences} sequences of {Length} tokens, median of {rounds} pairs: "));
         Console.WriteLine(Text($"through gRPC takes {Median(ratios.Select(ratio => ratio.Wall)) - 1:+0.0%;-0.0%} wall time and {Median(ratios.Select(ratio => ratio.Processor)) - 1:+0.0%;-0.0%} processor time against calls in process"));
-    }
-
-    private static async Task ReplicasAsync(Work work)
-    {
-        const double rate = 200_000;
-        Console.WriteLine("| model | replicas | tokens/s | of linear |");
-        Console.WriteLine("| --- | ---: | ---: | ---: |");
-        foreach (var (name, arguments, counts, sequences) in new[]
-                 {
-                     ("simulated accelerator, 200,000 tokens/s", new[] { "--rate", "200000" }, new[] { 1, 2, 4, 8 }, 1536),
-                     ("hidden 256, 4 layers, one thread", [], [1, 2], 64),
-                 })
-        {
-            var single = name.StartsWith("simulated", StringComparison.Ordinal) ? rate : 0;
-            foreach (var count in counts)
-            {
-                var (redis, port) = await RedisServer.StartAsync(logPath: null, CancellationToken.None);
-                await using var _ = redis;
-                var replicas = await Task.WhenAll(Enumerable.Range(0, count).Select(i => Replica.StartAsync([.. arguments, "--redis", $"127.0.0.1:{port}"])));
-                var corpus = work.Corpus($"corpus-{single}-{count}", shards: 2 * count, sequences, single > 0 ? 1000 : 4096);
-                await using (var client = new ScorerClient(new ScorerClientOptions { Addresses = [.. replicas.Select(replica => replica.Address)] }))
-                {
-                    await client.DescribeAsync();
-                    var start = Stopwatch.GetTimestamp();
-                    await CorpusScoring.RunAsync(corpus, client, work[$"scores-{single}-{count}"]);
-                    var speed = corpus.Sequences * Length / Stopwatch.GetElapsedTime(start).TotalSeconds;
-                    if (single == 0) single = speed;
-                    Console.WriteLine(Text($"| {name} | {count} | {speed:N0} | {speed / single / count:0.00} |"));
-                }
-
-                foreach (var replica in replicas) await replica.DisposeAsync();
-            }
-        }
+        Console.WriteLine(Text($"the model was without work for {Median(ratios.Select(ratio => ratio.Idle)):0.00%} of the time"));
     }
 
     private static async Task PaddingAsync(Work work)
