@@ -223,8 +223,9 @@ internal sealed class Replicas : IAsyncDisposable
     {
         var isName = address.StartsWith(DnsScheme, StringComparison.Ordinal);
         var text = isName ? address[DnsScheme.Length..] : address;
-        if (!text.Contains("://", StringComparison.Ordinal)) text = "http://" + text;
-        if (!Uri.TryCreate(text, UriKind.Absolute, out var uri) || uri.Scheme is not ("http" or "https") || uri.Host.Length == 0 || uri.PathAndQuery != "/")
+        var hasScheme = text.Contains("://", StringComparison.Ordinal);
+        if (!Uri.TryCreate(hasScheme ? text : "http://" + text, UriKind.Absolute, out var uri) || uri.Scheme is not ("http" or "https") || uri.Host.Length == 0 || uri.PathAndQuery != "/"
+            || (!hasScheme && !text.TrimEnd('/').EndsWith($":{uri.Port}", StringComparison.Ordinal)))
             throw new RhoException($"scorer address '{address}' is not one; expected host:port, http://host:port, https://host:port or dns:///name:port");
         return (uri, isName);
     }

@@ -52,9 +52,11 @@ public sealed class SafetensorsWriter : IDisposable
         SafeFileHandle? file = null;
         try
         {
-            // Preallocation reports a full disk now rather than after an hour of writing.
-            file = File.OpenHandle(temporary, FileMode.CreateNew, FileAccess.Write, FileShare.None, FileOptions.None, header.Length + offset);
-            RandomAccess.SetLength(file, header.Length + offset);
+            // A full disk is reported now rather than after an hour of writing; and before preallocation, which takes what is left from others until it fails.
+            var (needed, free) = (header.Length + offset, DiskError.FreeSpace(path));
+            if (free < needed) throw new RhoException($"{path}: the disk is full: it has {free / 1e6:N0} MB left, and {needed / 1e6:N0} MB are needed");
+            file = File.OpenHandle(temporary, FileMode.CreateNew, FileAccess.Write, FileShare.None, FileOptions.None, needed);
+            RandomAccess.SetLength(file, needed);
             RandomAccess.Write(file, header, 0);
             return new SafetensorsWriter(path, temporary, file, header.Length, progress);
         }
@@ -148,9 +150,12 @@ internal static class DiskError
             e);
     }
 
-    private static long FreeSpace(string path)
+    /// <summary>Bytes that are free where <paramref name="path"/> is to be.</summary>
+    public static long FreeSpace(string path)
     {
         var folder = Path.GetDirectoryName(Path.GetFullPath(path))!;
-        return Directory.Exists(folder) ? new DriveInfo(folder).AvailableFreeSpace : long.MaxValue;
+        if (!Directory.Exists(folder)) return long.MaxValue;
+        var drive = new DriveInfo(folder);
+        return drive.TotalSize == 0 ? long.MaxValue : drive.AvailableFreeSpace; // some file systems do not say
     }
 }

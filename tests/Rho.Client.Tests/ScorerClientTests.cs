@@ -413,6 +413,8 @@ public sealed class ScorerClientTests : IAsyncLifetime
 
     [Theory]
     [InlineData("")]
+    [InlineData("host")]
+    [InlineData("dns:///scorers")]
     [InlineData("host:port:x")]
     [InlineData("ftp://host:1")]
     [InlineData("http://host:1/path")]

@@ -19,10 +19,10 @@ internal static class ReplicaScaling
         Console.WriteLine("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
         foreach (var rate in new[] { 50_000, 200_000 })
             foreach (var count in new[] { 1, 2, 4, 8 })
-                await MeasureAsync(work, $"simulated accelerator, {rate:N0} tokens/s", ["--rate", $"{rate}"], count, shards: 2 * count, sequences: 12 * rate / Length / 2, vocabulary: 1000, single: rate);
+                await MeasureAsync(work, $"simulated accelerator, {rate:N0} tokens/s", ["--rate", $"{rate}"], count, shards: 24 * count, sequences: rate / Length, vocabulary: 1000, single: rate);
         var single = 0.0;
         foreach (var count in new[] { 1, 2, 4 })
-            single = await MeasureAsync(work, "hidden 256, 4 layers, one thread", [], count, shards: 8, sequences: 96, vocabulary: 4096, single);
+            single = await MeasureAsync(work, "hidden 256, 4 layers, one thread", [], count, shards: 8, sequences: 32, vocabulary: 4096, single);
     }
 
     /// <summary>Writes a row of the table; returns the speed of a single replica.</summary>
