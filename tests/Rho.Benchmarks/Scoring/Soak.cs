@@ -39,12 +39,14 @@ internal static class Soak
         var calls = 0;
         var running = Task.WhenAll(Enumerable.Range(0, Clients).Select(i => Task.Run(() => LoadAsync(work, address, i, () => Interlocked.Increment(ref calls), stop.Token))));
         var samples = new List<(double Minutes, double Megabytes)>();
+        var live = new List<double>();      // megabytes of managed objects in use: what the collector would keep
         var start = Stopwatch.GetTimestamp();
         while (Stopwatch.GetElapsedTime(start) < time)
         {
             await Task.Delay(Sample);
             using var self = Process.GetCurrentProcess();
             samples.Add((Stopwatch.GetElapsedTime(start).TotalMinutes, self.WorkingSet64 / 1048576.0));
+            if (Stopwatch.GetElapsedTime(start) >= time * (live.Count + 1) / 4) live.Add(GC.GetTotalMemory(forceFullCollection: true) / 1048576.0);
         }
 
         await stop.CancelAsync();
@@ -58,7 +60,7 @@ internal static class Soak
         var (x, y) = (half.Average(sample => sample.Minutes), half.Average(sample => sample.Megabytes));
         var slope = half.Sum(sample => (sample.Minutes - x) * (sample.Megabytes - y)) / half.Sum(sample => (sample.Minutes - x) * (sample.Minutes - x));
         Console.WriteLine(string.Create(CultureInfo.InvariantCulture,
-            $"{time.TotalMinutes:0.#} min, {calls:N0} calls of {Clients} clients: memory {samples[0].Megabytes:N0} MB at first, {y:N0} MB in the second half, slope there {slope:+0.00;-0.00} MB/min; left: {torch.Tensor.TotalCount - tensors} tensors, {info.Streams} streams, {info.QueuedTokens} queued tokens"));
+            $"{time.TotalMinutes:0.#} min, {calls:N0} calls of {Clients} clients: memory {samples[0].Megabytes:N0} MB at first, {y:N0} MB in the second half, slope there {slope:+0.00;-0.00} MB/min; managed objects in use at each quarter {string.Join(", ", live.Select(megabytes => megabytes.ToString("0.0", CultureInfo.InvariantCulture)))} MB; left: {torch.Tensor.TotalCount - tensors} tensors, {info.Streams} streams, {info.QueuedTokens} queued tokens"));
     }
 
     private static async Task LoadAsync(Work work, string address, int index, Action counted, CancellationToken stop)
