@@ -47,17 +47,8 @@ internal static unsafe class CrossEntropy
 
     private static float LogSumExp<T>(void* p, long start, long count) where T : struct, IElement
     {
-        var whole = count & ~15L;
-        var high = Vector512.Create(float.NegativeInfinity);
-        for (long i = 0; i < whole; i += 16) high = Vector512.Max(high, T.Load(p, start + i));
-        var max = float.NegativeInfinity;
-        for (var lane = 0; lane < 16; lane++) max = Math.Max(max, high[lane]);
-        for (var i = whole; i < count; i++) max = Math.Max(max, T.Get(p, start + i));
-        var (offset, sum) = (Vector512.Create(max), Vector512<float>.Zero);
-        for (long i = 0; i < whole; i += 16) sum += Vector512.Exp(T.Load(p, start + i) - offset);
-        double total = Vector512.Sum(sum);
-        for (var i = whole; i < count; i++) total += Math.Exp(T.Get(p, start + i) - max);
-        return (float)(max + Math.Log(total));
+        var highest = RunningSoftmax.Highest<T>(p, start, count);
+        return (float)(highest + Math.Log(RunningSoftmax.Sum<T>(p, start, count, highest)));
     }
 
     private static void Differentiate<T>(

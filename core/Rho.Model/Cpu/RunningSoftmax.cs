@@ -88,7 +88,8 @@ internal sealed unsafe class RunningSoftmax
         _sums[row] *= factor;
     }
 
-    private static float Highest<T>(void* p, long start, long count) where T : struct, IElement
+    /// <summary>The highest of a row's logits from <paramref name="start"/> on.</summary>
+    internal static float Highest<T>(void* p, long start, long count) where T : struct, IElement
     {
         var whole = count & ~15L;
         var high = Vector512.Create(float.NegativeInfinity);
@@ -99,7 +100,8 @@ internal sealed unsafe class RunningSoftmax
         return max;
     }
 
-    private static double Sum<T>(void* p, long start, long count, float highest) where T : struct, IElement
+    /// <summary>sum exp(l - highest) over a row's logits from <paramref name="start"/> on.</summary>
+    internal static double Sum<T>(void* p, long start, long count, float highest) where T : struct, IElement
     {
         var whole = count & ~15L;
         var (offset, sum) = (Vector512.Create(highest), Vector512<float>.Zero);

@@ -35,16 +35,16 @@ internal sealed unsafe class SwiGluLinear : autograd.SingleTensorFunction<SwiGlu
     {
         var (rows, width) = (gateUp.size(0), gateUp.size(1) / 2);
         var y = empty([rows, width], gateUp.dtype);
-        if (gateUp.dtype == ScalarType.Float32) Forward<Float32>(gateUp, y, rows, width);
-        else Forward<BFloat16>(gateUp, y, rows, width);
+        if (gateUp.dtype == ScalarType.Float32) Forward<Float32>(gateUp, gateUp, width, y);
+        else Forward<BFloat16>(gateUp, gateUp, width, y);
         return y;
     }
 
     /// <summary>silu(gate) * up, in place of the gate. Both [rows, F]</summary>
     internal static void Activate_(Tensor gate, Tensor up)
     {
-        if (gate.dtype == ScalarType.Float32) InPlace<Float32>(gate, up);
-        else InPlace<BFloat16>(gate, up);
+        if (gate.dtype == ScalarType.Float32) Forward<Float32>(gate, up, 0, gate);
+        else Forward<BFloat16>(gate, up, 0, gate);
     }
 
     /// <summary>The gradient of <see cref="Activate"/>'s input. [rows, 2 F], [rows, F] to [rows, 2 F]</summary>
@@ -59,42 +59,29 @@ internal sealed unsafe class SwiGluLinear : autograd.SingleTensorFunction<SwiGlu
 
     private static Vector512<float> Sigmoid(Vector512<float> x) => Vector512<float>.One / (Vector512<float>.One + Vector512.Exp(-x));
 
-    private static void Forward<T>(Tensor gateUp, Tensor y, long rows, long width) where T : struct, IElement
+    /// <param name="gates">rows that begin with gates</param>
+    /// <param name="ups">rows as long, with the factors from <paramref name="firstUp"/> on</param>
+    /// <param name="y">[rows, F], written; may be the gates</param>
+    private static void Forward<T>(Tensor gates, Tensor ups, long firstUp, Tensor y) where T : struct, IElement
     {
-        var (px, py) = ((nint)Work.Pointer(gateUp), (nint)Work.Pointer(y));
-        Work.Over(rows, (first, end) =>
+        var (stride, width) = (gates.size(1), y.size(1));
+        var (pg, pu, py) = ((nint)Work.Pointer(gates), (nint)Work.Pointer(ups), (nint)Work.Pointer(y));
+        Work.Over(y.size(0), (first, end) =>
         {
+            var whole = width & ~15L;
             for (var row = first; row < end; row++)
             {
-                var start = row * 2 * width;
-                for (long i = 0; i < width; i += 16)
+                var (gate, up, to) = (row * stride, (row * stride) + firstUp, row * width);
+                for (long i = 0; i < whole; i += 16)
                 {
-                    var gate = T.Load((void*)px, start + i);
-                    T.Store(gate * Sigmoid(gate) * T.Load((void*)px, start + width + i), (void*)py, (row * width) + i);
-                }
-            }
-        });
-    }
-
-    private static void InPlace<T>(Tensor gate, Tensor up) where T : struct, IElement
-    {
-        var width = gate.size(1);
-        var (pg, pu) = ((nint)Work.Pointer(gate), (nint)Work.Pointer(up));
-        Work.Over(gate.size(0), (first, end) =>
-        {
-            for (var row = first; row < end; row++)
-            {
-                var (start, whole) = (row * width, (row * width) + (width & ~15L));
-                for (var i = start; i < whole; i += 16)
-                {
-                    var value = T.Load((void*)pg, i);
-                    T.Store(value * Sigmoid(value) * T.Load((void*)pu, i), (void*)pg, i);
+                    var value = T.Load((void*)pg, gate + i);
+                    T.Store(value * Sigmoid(value) * T.Load((void*)pu, up + i), (void*)py, to + i);
                 }
 
-                for (var i = whole; i < start + width; i++)
+                for (var i = whole; i < width; i++)
                 {
-                    var value = T.Get((void*)pg, i);
-                    T.Set(value / (1 + MathF.Exp(-value)) * T.Get((void*)pu, i), (void*)pg, i);
+                    var value = T.Get((void*)pg, gate + i);
+                    T.Set(value / (1 + MathF.Exp(-value)) * T.Get((void*)pu, up + i), (void*)py, to + i);
                 }
             }
         });
