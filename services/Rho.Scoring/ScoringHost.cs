@@ -8,6 +8,7 @@ using Rho.Model;
 using Rho.Scoring.Caching;
 using Rho.Scoring.Service;
 using Rho.Scoring.Work;
+using Rho.Torch;
 
 namespace Rho.Scoring;
 
@@ -123,17 +124,7 @@ public sealed class ScoringHost : IAsyncDisposable
     {
         if (!Enum.TryParse<ComputeType>(options.Compute, ignoreCase: true, out var compute) || !Enum.IsDefined(compute))
             throw new RhoException($"compute '{options.Compute}' is not known; expected auto, float32 or bfloat16");
-        TorchSharp.torch.Device device;
-        try
-        {
-            device = new TorchSharp.torch.Device(options.Device);
-        }
-        catch (Exception e) when (e is ArgumentException or FormatException or System.Runtime.InteropServices.ExternalException)
-        {
-            throw new RhoException($"device '{options.Device}' is not known; expected cpu, cuda or cuda:N", e);
-        }
-
-        return ReferenceModel.Load(folder, device, compute);
+        return ReferenceModel.Load(folder, Devices.Resolve(options.Device), compute);
     }
 
     private static async Task<ILossStore> OpenStoreAsync(ScoringOptions options, ScoringMetrics metrics, ILoggerFactory loggers, CancellationToken cancellation)

@@ -11,7 +11,7 @@ public sealed record ScoringOptions
     /// <summary>Checkpoint folders of the references to serve. The first is the default for clients that name none.</summary>
     public IReadOnlyList<string> References { get; init; } = [];
 
-    /// <summary>"cpu" or "cuda:N".</summary>
+    /// <summary>"auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".</summary>
     public string Device { get; init; } = "cpu";
 
     /// <summary>"auto" (what the device computes fastest), "float32" or "bfloat16".</summary>

@@ -2,6 +2,7 @@ using Rho.Hosting;
 using Rho.Model;
 using Rho.Model.Inference;
 using Rho.Serving.Engine;
+using Rho.Torch;
 
 namespace Rho.Serving;
 
@@ -76,7 +77,7 @@ public sealed record ServingOptions
             yield return $"{nameof(Models)}: {group.Count()} models are named {group.Key}; name them with NAME=PATH";
         if (WatchFolder is not null && !Directory.Exists(WatchFolder)) yield return $"{nameof(WatchFolder)}: no folder {WatchFolder}";
         if (WatchInterval <= TimeSpan.Zero) yield return $"{nameof(WatchInterval)}: {WatchInterval} is not above 0";
-        if (Device is not ("auto" or "cpu" or "cuda") && !Device.StartsWith("cuda:", StringComparison.Ordinal)) yield return $"{nameof(Device)}: '{Device}' is none; use auto, cpu, cuda or cuda:N";
+        if (!Devices.IsName(Device)) yield return $"{nameof(Device)}: '{Device}' is none; use auto, cpu, cuda or cuda:N";
         if (CacheBytes <= 0) yield return $"{nameof(CacheBytes)}: {CacheBytes} is not above 0";
         if (Threads < 0) yield return $"{nameof(Threads)}: {Threads} is negative; 0 takes one per processor";
         if (Engine.MaxSequences < 1) yield return $"{nameof(Engine)}.{nameof(Engine.MaxSequences)}: {Engine.MaxSequences} is not at least 1";

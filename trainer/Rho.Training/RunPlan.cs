@@ -1,6 +1,7 @@
 using Rho.Data;
 using Rho.Model;
 using Rho.Tokenization;
+using Rho.Torch;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -15,7 +16,7 @@ internal sealed class RunPlan : IAsyncDisposable
         SequencesPerStep = (long)run.Batch.Sequences * run.Batch.Accumulation * ranks.Size;
         TokensPerStep = SequencesPerStep * data.Length;
         Steps = CountSteps();
-        Device = ResolveDevice(run.Compute.Device);
+        Device = Devices.Resolve(run.Compute.Device);
         Compute = ResolveCompute(run.Compute.Precision);
     }
 
@@ -158,14 +159,6 @@ internal sealed class RunPlan : IAsyncDisposable
         if (available == 0) throw new RhoException($"data.corpora have {Data.Limits.Sum()} sequences in their epochs, fewer than the {SequencesPerStep} of one step");
         if (wanted > available) throw new RhoException($"{(Run.Steps != null ? "steps" : "tokens")} asks for {wanted} steps, but data.corpora end after {available} in their epochs");
         return wanted;
-    }
-
-    internal static Device ResolveDevice(string name)
-    {
-        if (name == "auto") return cuda.is_available() ? new Device(DeviceType.CUDA, 0) : CPU;
-        if (name == "cpu") return CPU;
-        if (!cuda.is_available()) throw new RhoException($"compute.device is \"{name}\", but libtorch finds no GPU");
-        return new Device(DeviceType.CUDA, name.Length > 5 ? int.Parse(name.AsSpan(5)) : 0);
     }
 }
 

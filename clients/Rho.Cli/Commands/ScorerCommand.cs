@@ -18,7 +18,7 @@ internal static class ScorerCommand
         var redis = new Option<string?>("--redis") { Description = "Redis that replicas share their losses by", HelpName = "HOST:PORT" };
         var optional = new Option<bool>("--redis-optional") { Description = "Start although Redis is away, and use it once it answers" };
         var cache = new Option<string?>("--cache") { Description = $"Folder for losses instead of Redis [default: {DefaultCache}]", HelpName = "DIR" };
-        var device = new Option<string>("--device") { Description = "cpu, cuda or cuda:N", DefaultValueFactory = _ => "cpu" };
+        var device = new Option<string>("--device") { Description = "auto, cpu, cuda or cuda:N", DefaultValueFactory = _ => "cpu" };
         var dtype = new Option<string>("--dtype") { Description = "auto (what the device computes fastest), float32 or bfloat16", DefaultValueFactory = _ => "auto" };
         dtype.AcceptOnlyFromAmong("auto", "float32", "bfloat16");
         var batch = new Option<int>("--batch-tokens") { Description = "Tokens of a batch", HelpName = "N", DefaultValueFactory = _ => 16_384 };

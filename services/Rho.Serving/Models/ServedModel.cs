@@ -7,6 +7,7 @@ using Rho.Model.Inference;
 using Rho.Serving.Constraints;
 using Rho.Serving.Engine;
 using Rho.Tokenization;
+using Rho.Torch;
 using TorchSharp;
 
 namespace Rho.Serving.Models;
@@ -55,7 +56,7 @@ public sealed class ServedModel
     public static ServedModel Load(ModelSource source, ServingOptions options, EngineMetrics metrics, ServiceHealth health, TimeProvider time, ILogger logger)
     {
         var tokenizer = Tokenizer.Load(source.Path);
-        var device = DeviceOf(options.Device);
+        var device = Devices.Resolve(options.Device);
         var model = LanguageModel.Load(source.Path, device, options.Compute);
         DecodingModel? decoder = null;
         try
@@ -126,14 +127,6 @@ public sealed class ServedModel
         EndUse();
         await _unused.Task;
         await Engine.CloseAsync(patience);
-    }
-
-    private static torch.Device DeviceOf(string name)
-    {
-        if (name == "auto") return torch.cuda.is_available() ? torch.CUDA : torch.CPU;
-        if (name == "cpu") return torch.CPU;
-        if (!torch.cuda.is_available()) throw new RhoException($"device {name}: libtorch finds no GPU; use cpu");
-        return torch.device(name);
     }
 
     /// <summary>Tokens that end a text: those of generation_config.json, and what config and tokenizer say.</summary>

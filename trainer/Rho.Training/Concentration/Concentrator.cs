@@ -4,6 +4,7 @@ using Rho.Data;
 using Rho.Model;
 using Rho.Selection;
 using Rho.Tokenization;
+using Rho.Torch;
 
 namespace Rho.Training;
 
@@ -79,7 +80,7 @@ public static class Concentrator
             throw new RhoException($"{options.Output} exists already; choose another folder or remove it");
         if (options.Reference.MovingAverageDecay != null) throw new RhoException("a moving average is a reference of a run in progress only");
         using var data = new TrainingData(new DataSection { Corpora = [new CorpusSection { Path = options.Corpus }] }, 1);
-        var device = RunPlan.ResolveDevice(options.Compute.Device);
+        var device = Devices.Resolve(options.Compute.Device);
         var compute = RunPlan.ResolveCompute(options.Compute.Precision);
         using var model = ReferenceModel.Load(options.Model, device, compute);
         Check(model, options, data);

@@ -2,6 +2,7 @@ using System.Text.Json;
 using Rho.Data;
 using Rho.Model;
 using Rho.Tokenization;
+using Rho.Torch;
 
 namespace Rho.Training;
 
@@ -115,7 +116,7 @@ public sealed record DynamicsReport
 
     private static float[] Score(string checkpoint, Corpus corpus, int[] tokens, int[] documents, int sequences, DynamicsOptions options, Action<double> progress, CancellationToken cancellation)
     {
-        using var model = ReferenceModel.Load(checkpoint, RunPlan.ResolveDevice(options.Compute.Device), RunPlan.ResolveCompute(options.Compute.Precision));
+        using var model = ReferenceModel.Load(checkpoint, Devices.Resolve(options.Compute.Device), RunPlan.ResolveCompute(options.Compute.Precision));
         if (model.TokenizerFingerprint != corpus.TokenizerFingerprint)
             throw new MismatchException($"{checkpoint} has tokenizer {TrainingData.Short(model.TokenizerFingerprint)}, {corpus.Directory} was made with {TrainingData.Short(corpus.TokenizerFingerprint)}");
         var losses = new float[tokens.Length];

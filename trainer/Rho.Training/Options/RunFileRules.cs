@@ -1,3 +1,5 @@
+using Rho.Torch;
+
 namespace Rho.Training;
 
 /// <summary>Rules that hold between fields of a run file.</summary>
@@ -27,7 +29,7 @@ internal static class RunFileRules
         Require(sets.Distinct(StringComparer.Ordinal).Count() == sets.Count, "evaluation.sets: two sets have the same name");
         if (run.Checkpoints.KeepBestBy is { } best)
             Require(sets.Contains(best), $"checkpoints.keep_best_by is \"{best}\", to be the name of one of evaluation.sets");
-        Require(run.Compute.Device is "auto" or "cpu" or "cuda" || (run.Compute.Device.StartsWith("cuda:", StringComparison.Ordinal) && int.TryParse(run.Compute.Device[5..], out var n) && n >= 0),
+        Require(Devices.IsName(run.Compute.Device),
             $"compute.device is \"{run.Compute.Device}\", to be \"auto\", \"cpu\", \"cuda\" or \"cuda:N\"");
         if (run is { Steps: { } steps, Schedule.WarmupSteps: { } warmup })
             Require(warmup <= steps, $"schedule.warmup_steps is {warmup}, more than the run's {steps} steps");

@@ -1,8 +1,8 @@
 using System.Runtime.InteropServices;
 
-namespace Rho.Cli;
+namespace Rho.Torch;
 
-/// <summary>What native libraries read from the environment when they load; what is set already stays.</summary>
+/// <summary>What libtorch and its OpenMP read from the environment when they load; what is set already stays.</summary>
 internal static partial class NativeEnvironment
 {
     public static void SetDefaults()
