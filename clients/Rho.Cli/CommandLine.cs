@@ -64,8 +64,6 @@ internal static class CommandLine
 
     private static string Explain(Exception exception)
     {
-        // Libraries that load libtorch when they are first used fail in their initializer.
-        if (exception is TypeInitializationException { InnerException: { } inner }) return Explain(inner);
         if (Environment.GetEnvironmentVariable("RHO_DEBUG") == "1") return exception.ToString();
         return exception switch
         {

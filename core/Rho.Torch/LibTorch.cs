@@ -30,9 +30,12 @@ public static class LibTorch
     /// <exception cref="RhoException">It is missing, cannot be loaded, or has another version than TorchSharp was built for.</exception>
     public static void Load() => _ = s_loaded.Value;
 
-    /// <summary>TorchSharp's native library as this program has it.</summary>
-    /// <exception cref="RhoException">It is not there.</exception>
-    public static string TorchSharpLibrary => FindInSearchPath(FileName("LibTorchSharp"))
+    /// <summary>Versions that TorchSharp's Linux library names but loads without; the build marks them, see <see cref="ElfVersionNeeds"/>.</summary>
+    /// <exception cref="RhoException">The library is not there.</exception>
+    public static IReadOnlyList<string> WeakVersions =>
+        OperatingSystem.IsLinux() ? [.. ElfVersionNeeds.Read(TorchSharpLibrary).Where(need => need.IsWeak).Select(need => need.Version)] : [];
+
+    private static string TorchSharpLibrary => FindInSearchPath(FileName("LibTorchSharp"))
         ?? throw new RhoException($"{FileName("LibTorchSharp")} is missing beside the program: {AppContext.BaseDirectory}");
 
     private static (string Folder, Version Version) LoadLibraries()

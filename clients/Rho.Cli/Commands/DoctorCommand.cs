@@ -1,6 +1,6 @@
 using System.CommandLine;
 using System.Diagnostics;
-using System.Runtime.InteropServices;
+using Rho.Torch;
 using TorchSharp;
 
 namespace Rho.Cli.Commands;
@@ -10,50 +10,44 @@ internal static class DoctorCommand
 {
     private static readonly string[] Features = ["avx2", "fma", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8"];
 
-    private static readonly string[] BlasNames = ["libopenblas", "libmkl_rt", "libmkl_core", "libblis", "libblas", "libarmpl"];
-
     public static Command Create()
     {
-        var command = new ExampleCommand("doctor", "Show what was found on this machine: libtorch, BLAS, processor, GPU, Redis; and what is missing.", "rho doctor");
+        var command = new ExampleCommand("doctor", "Show what was found on this machine: libtorch, processor, GPU, Redis; and what is missing.", "rho doctor");
         command.SetAction(_ =>
         {
             Row("processor", $"{Machine.Processor}, {Environment.ProcessorCount} cores usable");
             Row("features", string.Join(' ', Features.Intersect(Machine.ProcessorFeatures)) is { Length: > 0 } found ? found : $"none of {string.Join(' ', Features)}");
             Row("memory", $"{GC.GetGCMemoryInfo().TotalAvailableMemoryBytes >> 20} MiB");
-            Row("libtorch", Libtorch());
-            Row("BLAS", Blas());
-            Row("GPU", FirstLine("nvidia-smi", "--query-gpu=name,memory.total,driver_version --format=csv,noheader") ?? "none (nvidia-smi not found)");
-            Row("Redis", FirstLine("redis-server", "--version") ?? "missing: sudo apt-get install redis-server (scores are cached in folders without it)");
+            var usable = TryLoad();
+            Row("GPU", Gpu(usable));
+            Row("Redis", FirstLine("redis-server", "--version") ?? "not here, and not needed: scorers cache in a folder; on several machines they share a Redis (rho scorer --redis HOST:PORT)");
+            return usable ? 0 : 1;
         });
         return command;
     }
 
-    private static string Libtorch()
+    /// <summary>Says which libtorch this is, or in one line why there is none.</summary>
+    private static bool TryLoad()
     {
         try
         {
-            using var a = torch.ones(64, 64);
-            using var product = torch.mm(a, a);
-            return $"{torch.__version__}, {torch.get_num_threads()} threads{(torch.cuda.is_available() ? $", {torch.cuda.device_count()} CUDA devices" : "")}";
+            Row("libtorch", $"{LibTorch.Version}, {torch.get_num_threads()} threads, from {LibTorch.Folder}");
+            if (LibTorch.WeakVersions is { Count: > 0 } weak) Row("", $"TorchSharp's library is the copy that loads also where libstdc++ lacks {string.Join(", ", weak)}");
+            return true;
         }
-        catch (Exception exception) when (exception is DllNotFoundException or TypeInitializationException or ExternalException)
+        catch (RhoException exception)
         {
-            return $"missing: {(exception.InnerException ?? exception).Message.Split('\n')[0]} (./rho setup)";
+            Row("libtorch", $"missing: {exception.Message}");
+            return false;
         }
     }
 
-    /// <summary>The library that multiplies matrices: by what libtorch has brought into this process.</summary>
-    private static string Blas()
+    private static string Gpu(bool libtorchIsUsable)
     {
-        if (!File.Exists("/proc/self/maps")) return "not known on this system";
-        var loaded = File.ReadLines("/proc/self/maps")
-            .Select(line => line[(line.LastIndexOf(' ') + 1)..])
-            .Where(path => BlasNames.Any(name => Path.GetFileName(path).StartsWith(name, StringComparison.Ordinal)))
-            .Distinct(StringComparer.Ordinal)
-            .ToList();
-        if (loaded.Count == 0) return "part of libtorch, or none loaded";
-        var slow = loaded.TrueForAll(path => Path.GetFileName(path).StartsWith("libblas", StringComparison.Ordinal) && !path.Contains("openblas", StringComparison.Ordinal));
-        return string.Join(' ', loaded) + (slow ? ": the slow reference BLAS; sudo apt-get install libopenblas0-openmp" : "");
+        var seen = FirstLine("nvidia-smi", "--query-gpu=name,memory.total,driver_version --format=csv,noheader");
+        if (!libtorchIsUsable) return seen ?? "none (nvidia-smi not found)";
+        if (torch.cuda.is_available()) return $"{torch.cuda.device_count()} CUDA devices{(seen is null ? "" : $": {seen}")}";
+        return seen is null ? "none (nvidia-smi not found)" : $"{seen}: not used, as this libtorch is for processors; build with -p:Torch=cuda, or name a CUDA PyTorch's torch/lib in {LibTorch.FolderVariable}";
     }
 
     private static void Row(string name, string value) => Console.WriteLine($"{name,-12} {value}");
