@@ -8,7 +8,8 @@ namespace Rho.Hosting;
 
 /// <summary>
 /// Traces and metrics over OTLP: of every ActivitySource and Meter whose name starts with "Rho", of the runtime, of the web server and of the
-/// gRPC client. All settings of the exporter are OpenTelemetry's environment variables (OTEL_EXPORTER_OTLP_ENDPOINT, _PROTOCOL,
+/// gRPC client. Of Redis the scorer's own spans, one an operation, which see timeouts and refusals too; the package's are one a command.
+/// All settings of the exporter are OpenTelemetry's environment variables (OTEL_EXPORTER_OTLP_ENDPOINT, _PROTOCOL,
 /// _HEADERS, OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_TRACES_SAMPLER, OTEL_METRIC_EXPORT_INTERVAL, ...).
 /// </summary>
 public static class Telemetry
@@ -31,8 +32,7 @@ public static class Telemetry
         var name = Environment.GetEnvironmentVariable("OTEL_SERVICE_NAME") is { Length: > 0 } given ? given : service;
         builder
             .ConfigureResource(resource => resource.AddService(name, serviceVersion: typeof(Telemetry).Assembly.GetName().Version?.ToString(3)))
-            // Between a caller's span and a service's lies the HTTP client's, too.
-            .WithTracing(traces => traces.AddSource("Rho*", "System.Net.Http").AddAspNetCoreInstrumentation().AddGrpcClientInstrumentation().AddOtlpExporter(Configure))
+            .WithTracing(traces => traces.AddSource("Rho*").AddAspNetCoreInstrumentation().AddGrpcClientInstrumentation().AddOtlpExporter(Configure))
             .WithMetrics(metrics => metrics.AddMeter("Rho*", "System.Runtime").AddAspNetCoreInstrumentation().AddOtlpExporter(Configure));
 
         void Configure(OtlpExporterOptions exporter)
