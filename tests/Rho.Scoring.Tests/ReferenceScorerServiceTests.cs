@@ -162,7 +162,7 @@ public sealed class ReferenceScorerServiceTests : IAsyncLifetime
         });
         await stopping!.WaitAsync(TestData.Patience);
         Assert.True(error.StatusCode == StatusCode.Unavailable, error.ToString());
-        Assert.Equal((received / length).ToString(), error.Trailers.GetValue("rho-sequence-reached"));
+        Assert.Equal((received / length).ToString(), error.GetRpcStatus()!.GetDetail<Google.Rpc.ErrorInfo>()!.Metadata["sequence_reached"]);
         Assert.InRange(received, 1, 2 * 16_384);
     }
 
