@@ -64,8 +64,10 @@ internal sealed class Block : nn.Module<Tensor, Tensor, Tensor, KeyValues?, Tens
 
     public override Tensor forward(Tensor x, Tensor cos, Tensor sin, KeyValues? cache)
     {
+        // Frees what the backward does not need, as Python does.
+        using var scope = NewDisposeScope();
         x = x + self_attn.forward(input_layernorm.forward(x), cos, sin, cache);
-        return x + mlp.forward(post_attention_layernorm.forward(x));
+        return (x + mlp.forward(post_attention_layernorm.forward(x))).MoveToOuterDisposeScope();
     }
 }
 

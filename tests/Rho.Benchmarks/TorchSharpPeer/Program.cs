@@ -117,8 +117,9 @@ internal static class Program
 
     private static Tensor TokenLosses(Llama model, Tensor ids)
     {
+        using var scope = NewDisposeScope();
         var logits = model.forward(ids, 0, null).narrow(1, 0, ids.shape[1] - 1);
         var targets = ids.narrow(1, 1, ids.shape[1] - 1);
-        return nn.functional.cross_entropy(logits.reshape(-1, logits.shape[2]).to(float32), targets.reshape(-1), reduction: nn.Reduction.None);
+        return nn.functional.cross_entropy(logits.reshape(-1, logits.shape[2]).to(float32), targets.reshape(-1), reduction: nn.Reduction.None).MoveToOuterDisposeScope();
     }
 }
