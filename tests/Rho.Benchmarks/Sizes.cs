@@ -57,10 +57,4 @@ internal sealed record Sizes(string Key, string Name, int Hidden, int Layers, in
     };
 
     internal int Tokens => Batch * Length;
-
-    internal IEnumerable<string> Arguments(string dtype, int steps, string mode) =>
-    [
-        "--hidden", $"{Hidden}", "--layers", $"{Layers}", "--heads", $"{Heads}", "--kv-heads", $"{KeyValueHeads}", "--vocab", $"{Vocabulary}", "--seq", $"{Length}",
-        "--batch", mode.StartsWith("generate", StringComparison.Ordinal) ? "8" : $"{Batch}", "--intermediate", $"{Intermediate}", "--dtype", dtype, "--steps", $"{steps}", "--threads", $"{Environment.ProcessorCount}", "--modes", mode.StartsWith("generate", StringComparison.Ordinal) ? "generate" : mode,
-    ];
 }

@@ -1,5 +1,4 @@
 using System.CommandLine;
-using System.Diagnostics;
 using System.Globalization;
 using Rho.Model;
 using Rho.Selection;
@@ -50,21 +49,7 @@ internal static class Worker
             step = TrainingStep(config, compute, new TokenBatch(tokens, sizes.Batch, sizes.Length, null), selective: mode == "slm-cached", random);
         }
 
-        for (var i = 0; i < 2; i++) step();
-        var times = new double[steps];
-        var processor = Environment.CpuUsage.TotalTime;
-        for (var i = 0; i < steps; i++)
-        {
-            var begin = Stopwatch.GetTimestamp();
-            step();
-            times[i] = Stopwatch.GetElapsedTime(begin).TotalMilliseconds;
-        }
-
-        processor = Environment.CpuUsage.TotalTime - processor;
-        Array.Sort(times);
-        var median = times[steps / 2];
-        Console.WriteLine(string.Create(CultureInfo.InvariantCulture,
-            $"{{\"mode\": \"{mode}\", \"tokens_per_second\": {made / median * 1e3:0.0}, \"step_ms\": {median:0.00}, \"cpu_ms\": {processor.TotalMilliseconds / steps:0.00}, \"peak_mb\": {PeakMegabytes():0}}}"));
+        Measuring.Report(mode, made, steps, step);
         return 0;
     }
 
@@ -87,8 +72,4 @@ internal static class Worker
             model.WeightsChanged();
         };
     }
-
-    private static double PeakMegabytes() =>
-        File.ReadLines("/proc/self/status").First(line => line.StartsWith("VmHWM", StringComparison.Ordinal)).Split((char[]?)null, StringSplitOptions.RemoveEmptyEntries) is var parts
-            ? double.Parse(parts[1], CultureInfo.InvariantCulture) / 1024 : 0;
 }
