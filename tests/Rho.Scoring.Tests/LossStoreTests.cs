@@ -256,18 +256,18 @@ public sealed class RedisLossStoreTests : LossStoreTests, IAsyncLifetime
     private readonly ScoringMetrics _metrics = new();
     private RedisServer? _redis;
 
-    public async Task InitializeAsync()
+    public async ValueTask InitializeAsync()
     {
-        if (RedisServer.IsInstalled) _redis = await RedisServer.StartAsync();
+        _redis = await RedisServer.StartAsync();
     }
 
-    public async Task DisposeAsync()
+    public async ValueTask DisposeAsync()
     {
         if (_redis is not null) await _redis.DisposeAsync();
         _metrics.Dispose();
     }
 
-    [RedisFact]
+    [Fact]
     public async Task Write_AfterTheLeasePassedOn_IsRefused()
     {
         await using var store = await StoreAsync();
@@ -286,7 +286,7 @@ public sealed class RedisLossStoreTests : LossStoreTests, IAsyncLifetime
         await next.WriteAsync(1, Payload(key, 1), default);
     }
 
-    [RedisFact]
+    [Fact]
     public async Task Lease_HolderGoneWithoutRelease_ExpiresAndALiveOneIsRenewed()
     {
         await using var store = await StoreAsync(lease: TimeSpan.FromSeconds(2));
@@ -304,7 +304,7 @@ public sealed class RedisLossStoreTests : LossStoreTests, IAsyncLifetime
         Assert.NotNull(next);
     }
 
-    [RedisTheory]
+    [Theory]
     [InlineData("flip")]
     [InlineData("truncate")]
     [InlineData("swap")]
@@ -331,7 +331,7 @@ public sealed class RedisLossStoreTests : LossStoreTests, IAsyncLifetime
         Assert.Equal(1, counter.Count);
     }
 
-    [RedisFact]
+    [Fact]
     public async Task Write_LargeChunk_KeepsEveryValueUnder64KiB()
     {
         await using var store = await StoreAsync();
@@ -342,7 +342,7 @@ public sealed class RedisLossStoreTests : LossStoreTests, IAsyncLifetime
         Assert.InRange(int.Parse(longest[1..]), 50_000, 65_536);
     }
 
-    [RedisFact]
+    [Fact]
     public async Task Write_WithTimeToLive_Expires()
     {
         await using var store = await StoreAsync(ttl: TimeSpan.FromSeconds(100));
@@ -352,7 +352,7 @@ public sealed class RedisLossStoreTests : LossStoreTests, IAsyncLifetime
         Assert.InRange(int.Parse(left[1..]), 90_000, 100_000);
     }
 
-    [RedisFact]
+    [Fact]
     public async Task Redis_KilledAndBackEmpty_IsNoticedAndUsedAgain()
     {
         await using var store = await StoreAsync();
@@ -369,7 +369,7 @@ public sealed class RedisLossStoreTests : LossStoreTests, IAsyncLifetime
         Assert.Equal(4, (await store.ReadAsync(key, 0, 4, default)).Count);
     }
 
-    [RedisFact]
+    [Fact]
     public async Task Write_RedisOutOfMemory_IsRefusedWhileReadsGoOn()
     {
         await using var store = await StoreAsync();
@@ -387,7 +387,7 @@ public sealed class RedisLossStoreTests : LossStoreTests, IAsyncLifetime
         await lease.WriteAsync(1, Payload(key, 1), default);
     }
 
-    [RedisFact]
+    [Fact]
     public async Task Connect_NobodyThere_SaysSoUnlessOptional()
     {
         var port = _redis!.Port;

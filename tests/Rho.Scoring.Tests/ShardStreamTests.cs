@@ -7,20 +7,17 @@ using Rho.TestSupport;
 namespace Rho.Scoring.Tests;
 
 /// <summary>One shard's way to one client: leading, following, taking over, resuming, without a store and with one that fails.</summary>
-public sealed class ShardStreamTests : IAsyncLifetime
+public sealed class ShardStreamTests : IDisposable
 {
     private readonly TempFolder _folder = new();
     private readonly ScoringMetrics _metrics = new();
     private readonly List<ServedReference> _references = [];
 
-    public Task InitializeAsync() => Task.CompletedTask;
-
-    public Task DisposeAsync()
+    public void Dispose()
     {
         _references.ForEach(reference => reference.Dispose());
         _metrics.Dispose();
         _folder.Dispose();
-        return Task.CompletedTask;
     }
 
     [Theory]
