@@ -60,13 +60,13 @@ internal sealed class LastBlock : IDisposable
         Tensor normed;
         using (enable_grad()) normed = Kernels.RmsNorm(middle, _layer.PostNorm, _config.NormEpsilon);
         GradientSum.AddProduct(sums.GateUp, gateUpGradient.t(), normed.detach());
-        autograd.backward(normed, gateUpGradient.mm(_layer.GateUp));
+        BackwardPass.Run(normed, gateUpGradient.mm(_layer.GateUp));
         var middleGradient = gradient.add(middle.grad!);                                        // [selected, D]
 
         GradientSum.AddProduct(sums.Output, middleGradient.t(), _attended.detach().index_select(0, rows));
         var attendedGradient = zeros_like(_attended).index_copy_(0, rows, middleGradient.mm(_layer.Output));
-        autograd.backward(_attended, attendedGradient);
-        autograd.backward(_normed, ProjectionGradient(_qkv.grad!, rows, sums));
+        BackwardPass.Run(_attended, attendedGradient);
+        BackwardPass.Run(_normed, ProjectionGradient(_qkv.grad!, rows, sums));
         GradientSum.Collect(_layer.All, sums.All);
         return _input.grad!.index_add_(0, rows, middleGradient, 1).MoveToOuterDisposeScope();
     }

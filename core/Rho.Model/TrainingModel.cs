@@ -126,7 +126,7 @@ public sealed class TrainingModel : IDisposable
         var hidden = block.Output.index_select(0, chosen).requires_grad_();                     // [selected, hidden]
         Tensor normed;
         using (enable_grad()) normed = Kernels.RmsNorm(hidden, model.FinalNorm, config.NormEpsilon);
-        autograd.backward(normed, head.Backward([.. selected], [.. shares], _gradients.Head, _options));
+        BackwardPass.Run(normed, head.Backward([.. selected], [.. shares], _gradients.Head, _options));
         head.Dispose(); // its logits, before the blocks' backward needs memory
         GradientSum.Collect([model.FinalNorm], [_gradients.FinalNorm]);
         final?.Invoke(_master.Layout["model.norm.weight"].Offset);
@@ -156,7 +156,7 @@ public sealed class TrainingModel : IDisposable
             output = Transformer.Block(Config, layer, input, sequences, context);
         }
 
-        autograd.backward(output, gradient);
+        BackwardPass.Run(output, gradient);
         GradientSum.Collect(layer.All, _gradients.Layers[block].All);
         var result = input.grad!.MoveToOuterDisposeScope();
         foreach (var done in new[] { input, output, gradient }) done.Dispose();

@@ -77,7 +77,7 @@ public class VariantStepTests
             {
               "output": "x", "model": { "from": "x" }, "data": { "corpora": [ { "path": "x" } ] }, "steps": {{Steps}},
               "objective": { "kind": "slm", "ratio": {{ratio}}{{objective}} }, "reference": { "sources": [ { "scores": "x" } ] },
-              "schedule": { "kind": "constant", "learning_rate": 3e-3, "warmup_steps": 0 }, "optimizer": { "clip": 0.5 }, "loss": { {{loss}} }
+              "schedule": { "kind": "constant", "learning_rate": 3e-3, "warmup_steps": 0 }, "optimizer": { "clip": 0.5, "epsilon": 1e-3 }, "loss": { {{loss}} }
             }
             """, "/");
         var options = new TrainingOptions { Compute = ComputeType.Float32, ZLoss = run.Loss.ZLoss, LabelSmoothing = run.Loss.LabelSmoothing, LogitsBudgetBytes = 61 * 4 * 7 };
@@ -98,7 +98,7 @@ public class VariantStepTests
         Close(Floats(variants, $"{name}.losses"), CollectionsMarshal.AsSpan(losses), 1e-5);
         Close(Floats(variants, $"{name}.weights"), CollectionsMarshal.AsSpan(weights), name == "soft" ? 1e-4 : 0);
         using var parameters = runner.Model.Parameters.cpu();
-        Close(Floats(variants, $"{name}.parameters"), MemoryMarshal.Cast<byte, float>(parameters.bytes), 2e-5);
+        Close(Floats(variants, $"{name}.parameters"), MemoryMarshal.Cast<byte, float>(parameters.bytes), 2e-6); // as in StepTests
     }
 
     /// <summary>The divergences themselves; logits come in chunks of 7 rows here, and in one piece.</summary>

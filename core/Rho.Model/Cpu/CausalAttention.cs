@@ -9,11 +9,9 @@ namespace Rho.Model.Cpu;
 /// query rows at a time see only the keys they may see; the backward recomputes the probabilities from the saved log-sum-exps
 /// (Dao et al., FlashAttention). B sequences, T tokens, N heads, K key-value heads, H head size.
 /// </summary>
-internal sealed unsafe class CausalAttention : autograd.SingleTensorFunction<CausalAttention>
+internal sealed unsafe class CausalAttention : CpuFunction<CausalAttention>
 {
     private const int Rows = 8;
-
-    public override string Name => nameof(CausalAttention);
 
     internal static bool Fits(ModelConfig config, Tensor qkv) => config.HeadSize % 32 == 0 && Work.Fits(qkv);
 
@@ -32,16 +30,16 @@ internal sealed unsafe class CausalAttention : autograd.SingleTensorFunction<Cau
         return output;
     }
 
-    public override List<Tensor> backward(autograd.AutogradContext ctx, Tensor grad_output)
+    protected override List<Tensor?> Gradients(autograd.AutogradContext ctx, Tensor gradient)
     {
-        var (qkv, output, logSums) = (ctx.get_saved_variables()[0], ctx.get_saved_variables()[1], ctx.get_saved_variables()[2]);
-        var gradient = grad_output.contiguous();
+        var saved = ctx.get_saved_variables();
+        var (qkv, output, logSums) = (saved[0], saved[1], saved[2]);
         var result = empty_like(qkv);
         var shape = (Shape)ctx.get_data("shape");
         var (q, o, l, g, d) = ((nint)Work.Pointer(qkv), (nint)Work.Pointer(output), (nint)Work.Pointer(logSums), (nint)Work.Pointer(gradient), (nint)Work.Pointer(result));
         if (qkv.dtype == ScalarType.Float32) shape.EachGroup((b, group) => Backward<Float32>(shape, b, group, (void*)q, (void*)o, (float*)l, (void*)g, (void*)d));
         else shape.EachGroup((b, group) => Backward<BFloat16>(shape, b, group, (void*)q, (void*)o, (float*)l, (void*)g, (void*)d));
-        return [result, null!, null!];
+        return [result, null, null];
     }
 
     private sealed record Shape(ModelConfig Config, AttentionContext Context, int Sequences, int Length)

@@ -5,10 +5,8 @@ using static TorchSharp.torch;
 namespace Rho.Model.Cpu;
 
 /// <summary>x / sqrt(mean(x^2) + epsilon) * weight over the last dimension, in one pass over memory each way.</summary>
-internal sealed unsafe class RmsNorm : autograd.SingleTensorFunction<RmsNorm>
+internal sealed unsafe class RmsNorm : CpuFunction<RmsNorm>
 {
-    public override string Name => nameof(RmsNorm);
-
     /// <summary>x [.., width], weight [width], epsilon</summary>
     public override Tensor forward(autograd.AutogradContext ctx, params object[] vars)
     {
@@ -19,11 +17,11 @@ internal sealed unsafe class RmsNorm : autograd.SingleTensorFunction<RmsNorm>
         return Normed(x, weight, epsilon);
     }
 
-    public override List<Tensor> backward(autograd.AutogradContext ctx, Tensor grad_output)
+    protected override List<Tensor?> Gradients(autograd.AutogradContext ctx, Tensor gradient)
     {
-        var (x, weight) = (ctx.get_saved_variables()[0], ctx.get_saved_variables()[1]);
-        var (dx, dweight) = Gradients(x, weight, grad_output.contiguous(), (double)ctx.get_data("epsilon"));
-        return [dx, dweight, null!];
+        var saved = ctx.get_saved_variables();
+        var (dx, dweight) = Gradients(saved[0], saved[1], gradient, (double)ctx.get_data("epsilon"));
+        return [dx, dweight, null];
     }
 
     internal static Tensor Normed(Tensor x, Tensor weight, double epsilon)

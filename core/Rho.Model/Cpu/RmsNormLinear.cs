@@ -4,10 +4,8 @@ using static TorchSharp.torch;
 namespace Rho.Model.Cpu;
 
 /// <summary>rmsNorm(x) weight^T + bias; the normed rows are computed again in the backward instead of kept. [rows, D], [O, D] to [rows, O]</summary>
-internal sealed class RmsNormLinear : autograd.SingleTensorFunction<RmsNormLinear>
+internal sealed class RmsNormLinear : CpuFunction<RmsNormLinear>
 {
-    public override string Name => nameof(RmsNormLinear);
-
     /// <summary>x [rows, D], norm [D], epsilon, weight [O, D], bias [O] or null</summary>
     public override Tensor forward(autograd.AutogradContext ctx, params object[] vars)
     {
@@ -20,16 +18,15 @@ internal sealed class RmsNormLinear : autograd.SingleTensorFunction<RmsNormLinea
         return nn.functional.linear(normed, weight, bias);
     }
 
-    public override List<Tensor> backward(autograd.AutogradContext ctx, Tensor grad_output)
+    protected override List<Tensor?> Gradients(autograd.AutogradContext ctx, Tensor gradient)
     {
         var saved = ctx.get_saved_variables();
         var (x, norm, weight) = (saved[0], saved[1], saved[2]);
         var epsilon = (double)ctx.get_data("epsilon");
-        var gradient = grad_output.contiguous();                            // [rows, O]
-        Tensor weightGradient;
+        Tensor weightGradient;                                              // of the gradient [rows, O]
         using (var normed = RmsNorm.Normed(x, norm, epsilon)) weightGradient = gradient.t().mm(normed);
         using var normedGradient = gradient.mm(weight);                     // [rows, D]
         var (dx, dnorm) = RmsNorm.Gradients(x, norm, normedGradient, epsilon);
-        return [dx, dnorm, null!, weightGradient, (bool)ctx.get_data("bias") ? gradient.sum(0L) : null!];
+        return [dx, dnorm, null, weightGradient, (bool)ctx.get_data("bias") ? gradient.sum(0L) : null];
     }
 }

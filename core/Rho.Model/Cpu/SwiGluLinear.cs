@@ -7,10 +7,8 @@ namespace Rho.Model.Cpu;
 /// (silu(gate) * up) down^T of rows that hold gate, then up. [rows, 2 F], [D, F] to [rows, D]
 /// The product's input is computed again in the backward: it is cheap to make and, kept, a fifth of a block's memory.
 /// </summary>
-internal sealed unsafe class SwiGluLinear : autograd.SingleTensorFunction<SwiGluLinear>
+internal sealed unsafe class SwiGluLinear : CpuFunction<SwiGluLinear>
 {
-    public override string Name => nameof(SwiGluLinear);
-
     /// <summary>gateUp [rows, 2 F], down [D, F]</summary>
     public override Tensor forward(autograd.AutogradContext ctx, params object[] vars)
     {
@@ -20,11 +18,11 @@ internal sealed unsafe class SwiGluLinear : autograd.SingleTensorFunction<SwiGlu
         return nn.functional.linear(inner, down);
     }
 
-    public override List<Tensor> backward(autograd.AutogradContext ctx, Tensor grad_output)
+    protected override List<Tensor?> Gradients(autograd.AutogradContext ctx, Tensor gradient)
     {
-        var (gateUp, down) = (ctx.get_saved_variables()[0], ctx.get_saved_variables()[1]);
-        var gradient = grad_output.contiguous();                            // [rows, D]
-        Tensor downGradient;
+        var saved = ctx.get_saved_variables();
+        var (gateUp, down) = (saved[0], saved[1]);
+        Tensor downGradient;                                                // of the gradient [rows, D]
         using (var inner = Activate(gateUp)) downGradient = gradient.t().mm(inner);
         using var innerGradient = gradient.mm(down);                        // [rows, F]
         return [Differentiate(gateUp, innerGradient), downGradient];

@@ -88,6 +88,7 @@ internal sealed class TorchDecodingModel : DecodingModel
         return cat([halves[0].mul(step.Cosine).sub(halves[1].mul(step.Sine)), halves[1].mul(step.Cosine).add(halves[0].mul(step.Sine))], -1);
     }
 
+    // bmm and not matmul, whose failure (of memory, say) TorchSharp's library does not catch: it would end the process.
     private Tensor Attend(Tensor query, Tensor keys, Tensor values, Step step)
     {
         var (K, S) = (Config.KeyValueHeads, Config.HeadSize);
@@ -97,10 +98,11 @@ internal sealed class TorchDecodingModel : DecodingModel
         {
             // All sequences with one token at once, padded to the longest.
             var (B, L) = (singles.Rows.size(0), singles.Width);
-            var q = query.index_select(0, singles.Rows).view(B, K, G, S);
-            var k = keys.index_select(0, singles.Positions).view(B, L, K, S).permute(0, 2, 3, 1);   // [B, K, S, L]
-            var v = values.index_select(0, singles.Positions).view(B, L, K, S).transpose(1, 2);     // [B, K, L, S]
-            results.Add(Softmax(q.matmul(k), singles.Hidden).matmul(v).view(B, Config.Heads * S));
+            var q = query.index_select(0, singles.Rows).view(B * K, G, S);
+            var k = keys.index_select(0, singles.Positions).view(B, L, K, S).permute(0, 2, 3, 1).reshape(B * K, S, L);
+            var v = values.index_select(0, singles.Positions).view(B, L, K, S).transpose(1, 2).reshape(B * K, L, S);
+            var scores = q.bmm(k).view(B, K, G, L);
+            results.Add(Softmax(scores, singles.Hidden).view(B * K, G, L).bmm(v).view(B, Config.Heads * S));
         }
 
         foreach (var (start, count, positions, hidden) in step.Runs)
@@ -108,9 +110,9 @@ internal sealed class TorchDecodingModel : DecodingModel
             var q = query.narrow(0, start, count).view(count, K, G, S).permute(1, 2, 0, 3).reshape(K, G * count, S);
             var k = keys.index_select(0, positions).permute(1, 2, 0);                           // [K, S, L]
             var v = values.index_select(0, positions).transpose(0, 1);                          // [K, L, S]
-            var scores = q.matmul(k).view(K, G, count, -1);
+            var scores = q.bmm(k).view(K, G, count, -1);
             var p = Softmax(scores, hidden).view(K, G * count, -1);
-            results.Add(p.matmul(v).view(K, G, count, S).permute(2, 0, 1, 3).reshape(count, Config.Heads * S));
+            results.Add(p.bmm(v).view(K, G, count, S).permute(2, 0, 1, 3).reshape(count, Config.Heads * S));
         }
 
         return (results.Count == 1 ? results[0] : cat(results)).index_select(0, step.Order);
