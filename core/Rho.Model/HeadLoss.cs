@@ -72,7 +72,8 @@ internal sealed class HeadLoss(Tensor hidden, Tensor weight, long[] targets, lon
             using var scope = NewDisposeScope();
             var count = Math.Min(columns, vocabulary - start);
             var part = weight.narrow(0, start, count);                                          // [slice, hidden]
-            var logits = _logits is { } kept ? kept.index_select(0, chosen) : rows.mm(part.t()); // [selected, slice]
+            // Kept logits are taken as they are where all rows count: nothing reads them afterwards.
+            var logits = _logits is { } kept ? selected.Length == targets.Length ? kept : kept.index_select(0, chosen) : rows.mm(part.t()); // [selected, slice]
             Tensor gradient;
             if (Cpu.Work.Fits(logits))
             {

@@ -68,7 +68,7 @@ internal sealed class LastBlock : IDisposable
         BackwardPass.Run(_attended, attendedGradient);
         BackwardPass.Run(_normed, ProjectionGradient(_qkv.grad!, rows, sums));
         GradientSum.Collect(_layer.All, sums.All);
-        return _input.grad!.index_add_(0, rows, middleGradient, 1).MoveToOuterDisposeScope();
+        return GradientSum.AddRows(_input.grad!, rows, middleGradient).MoveToOuterDisposeScope();
     }
 
     /// <summary>The gradient of the projections' input: queries at the selected rows, keys and values at all. [B * T, D]</summary>
@@ -81,7 +81,7 @@ internal sealed class LastBlock : IDisposable
         GradientSum.AddProduct(sums.Qkv.narrow(0, 0, queries), queryGradient.t(), normed.index_select(0, rows));
         GradientSum.AddProduct(sums.Qkv.narrow(0, queries, others), otherGradient.t(), normed);
         if (sums.QkvBias is { } bias) GradientSum.Add(bias, qkvGradient.sum(0L));
-        return otherGradient.mm(_layer.Qkv.narrow(0, queries, others)).index_add_(0, rows, queryGradient.mm(_layer.Qkv.narrow(0, 0, queries)), 1);
+        return GradientSum.AddRows(otherGradient.mm(_layer.Qkv.narrow(0, queries, others)), rows, queryGradient.mm(_layer.Qkv.narrow(0, 0, queries)));
     }
 
     /// <summary>Frees what the backward needed.</summary>

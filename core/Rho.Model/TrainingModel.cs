@@ -140,7 +140,7 @@ public sealed class TrainingModel : IDisposable
             final?.Invoke(StartOf(i));
         }
 
-        _gradients.Embedding.index_add_(0, tokens.to(int64), gradient.to(ScalarType.Float32), 1);
+        GradientSum.AddRows(_gradients.Embedding, tokens.to(int64), gradient);
         return new MicroBatchResult(lossSum, weightSum);
     }
 

@@ -2,6 +2,7 @@ using System.CommandLine;
 using System.Globalization;
 using Rho.Model;
 using Rho.Selection;
+using Rho.Torch;
 using Rho.Training;
 using static TorchSharp.torch;
 
@@ -17,14 +18,15 @@ internal static class Worker
         var mode = new Option<string>("--mode") { DefaultValueFactory = _ => "score" };
         var steps = new Option<int>("--steps") { DefaultValueFactory = _ => 7 };
         var vocabulary = new Option<int?>("--vocab") { Description = "Instead of the sizes' own" };
+        var device = new Option<string>("--device") { DefaultValueFactory = _ => "cpu" };
         var (length, batch) = (Sizes.LengthOption(), Sizes.BatchOption());
-        var command = new Command("worker", "One figure, measured in this process") { sizes, dtype, mode, steps, vocabulary, length, batch };
+        var command = new Command("worker", "One figure, measured in this process") { sizes, dtype, mode, steps, vocabulary, length, batch, device };
         command.Hidden = true;
-        command.SetAction(result => Run(Sizes.All[result.GetValue(sizes)!].With(result.GetValue(length), result.GetValue(batch)) is var chosen && result.GetValue(vocabulary) is { } tokens ? chosen with { Vocabulary = tokens } : chosen, result.GetValue(dtype)!, result.GetValue(mode)!, result.GetValue(steps)));
+        command.SetAction(result => Run(Sizes.All[result.GetValue(sizes)!].With(result.GetValue(length), result.GetValue(batch)) is var chosen && result.GetValue(vocabulary) is { } tokens ? chosen with { Vocabulary = tokens } : chosen, result.GetValue(dtype)!, result.GetValue(mode)!, result.GetValue(steps), Devices.Resolve(result.GetValue(device)!)));
         return command;
     }
 
-    private static int Run(Sizes sizes, string dtype, string mode, int steps)
+    private static int Run(Sizes sizes, string dtype, string mode, int steps, Device device)
     {
         set_num_threads(Environment.ProcessorCount);
         var config = sizes.Config(sizes.Length);
@@ -36,26 +38,26 @@ internal static class Worker
         var made = sizes.Tokens;
         if (mode.StartsWith("generate-batch-", StringComparison.Ordinal))
         {
-            (step, made) = Generation.Step(config, compute, int.Parse(mode["generate-batch-".Length..], CultureInfo.InvariantCulture));
+            (step, made) = Generation.Step(config, compute, device, int.Parse(mode["generate-batch-".Length..], CultureInfo.InvariantCulture));
         }
         else if (mode == "score")
         {
-            var reference = ReferenceModel.Of(LanguageModel.Create(config, 0, CPU, compute), "none");
+            var reference = ReferenceModel.Of(LanguageModel.Create(config, 0, device, compute), "none");
             var losses = new float[tokens.Length];
             step = () => reference.Score(tokens, sizes.Batch, sizes.Length, [], losses, CancellationToken.None);
         }
         else
         {
-            step = TrainingStep(config, compute, new TokenBatch(tokens, sizes.Batch, sizes.Length, null), selective: mode == "slm-cached", random);
+            step = TrainingStep(config, compute, device, new TokenBatch(tokens, sizes.Batch, sizes.Length, null), selective: mode == "slm-cached", random);
         }
 
         Measuring.Report(mode, made, steps, step);
         return 0;
     }
 
-    private static Action TrainingStep(ModelConfig config, ComputeType compute, TokenBatch batch, bool selective, Random random)
+    private static Action TrainingStep(ModelConfig config, ComputeType compute, Device device, TokenBatch batch, bool selective, Random random)
     {
-        var model = new TrainingModel(LanguageModel.Create(config, 0, CPU, ComputeType.Float32), new TrainingOptions { Compute = compute });
+        var model = new TrainingModel(LanguageModel.Create(config, 0, device, ComputeType.Float32), new TrainingOptions { Compute = compute });
         var optimizer = new AdamW(model.Parameters, model.Gradients, model.Layout, new OptimizerSection());
         var reference = new float[batch.Tokens.Length];
         foreach (ref var loss in reference.AsSpan()) loss = (float)(Math.Log(config.VocabularySize) + random.NextDouble());

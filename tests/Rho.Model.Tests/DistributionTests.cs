@@ -1,5 +1,6 @@
 using System.Runtime.InteropServices;
 using Rho.Data;
+using Rho.TestSupport;
 using static TorchSharp.torch;
 
 namespace Rho.Model.Tests;
@@ -11,7 +12,7 @@ public sealed class DistributionTests
     public void Score_WithExtras_EqualsPyTorch(string kind)
     {
         using var expected = SafetensorsFile.Open(Path.Combine(NumericsTests.Data, kind, "expected.safetensors"));
-        using var model = ReferenceModel.Of(LanguageModel.Load(Path.Combine(NumericsTests.Data, kind), CPU, ComputeType.Float32), "none");
+        using var model = ReferenceModel.Of(LanguageModel.Load(Path.Combine(NumericsTests.Data, kind), TestDevice.Device, ComputeType.Float32), "none");
         foreach (var documents in new[] { false, true })
         {
             var batch = NumericsTests.Batch(expected, documents);

@@ -1,6 +1,7 @@
 using System.Runtime.InteropServices;
 using Rho.Data;
 using Rho.Model;
+using Rho.TestSupport;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -14,7 +15,7 @@ public class StepTests
 
     private static float[] Floats(SafetensorsFile file, string name) => MemoryMarshal.Cast<byte, float>(file.Bytes(name)).ToArray();
 
-    private static float[] Floats(Tensor tensor) => MemoryMarshal.Cast<byte, float>(tensor.bytes).ToArray();
+    private static float[] Floats(Tensor tensor) => MemoryMarshal.Cast<byte, float>(tensor.cpu().bytes).ToArray();
 
     private static void Close(float[] expected, float[] actual, double relative, double absolute = 1e-7)
     {
@@ -37,7 +38,7 @@ public class StepTests
 
     private static StepRunner Runner(RunFile? run = null, ComputeType compute = ComputeType.Float32)
     {
-        var model = LanguageModel.Load(DataPath("slm/model"), CPU, ComputeType.Float32);
+        var model = LanguageModel.Load(DataPath("slm/model"), TestDevice.Device, ComputeType.Float32);
         return new StepRunner(run ?? Options(), new TrainingModel(model, new TrainingOptions { Compute = compute }), Steps, null, new SingleRank());
     }
 
