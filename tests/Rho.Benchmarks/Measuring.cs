@@ -31,22 +31,22 @@ internal static class Measuring
     }
 
     /// <summary>Runs a process that measures one figure.</summary>
-    /// <param name="waiting">What idle OpenMP threads do: PASSIVE ones sleep, ACTIVE ones spin.</param>
     /// <exception cref="RhoException">It failed or printed no figure.</exception>
-    internal static Figure Run(string program, IEnumerable<string> arguments, string waiting = "PASSIVE")
+    internal static Figure Run(string program, IEnumerable<string> arguments, params (string Name, string Value)[] environment)
     {
-        var json = RunForJson(program, arguments, waiting);
+        var json = RunForJson(program, arguments, environment);
         double Number(string name) => json.GetProperty(name).GetDouble();
         return new Figure(Number("tokens_per_second"), Number("step_ms"), Number("cpu_ms"), Number("peak_mb"));
     }
 
     /// <summary>The object that a program prints as its last line.</summary>
     /// <exception cref="RhoException">It failed or printed nothing.</exception>
-    internal static JsonElement RunForJson(string program, IEnumerable<string> arguments, string waiting = "PASSIVE")
+    internal static JsonElement RunForJson(string program, IEnumerable<string> arguments, params (string Name, string Value)[] environment)
     {
         var start = new ProcessStartInfo(program, arguments) { RedirectStandardOutput = true, UseShellExecute = false };
-        start.Environment["OMP_WAIT_POLICY"] = waiting;
+        start.Environment["OMP_WAIT_POLICY"] = "PASSIVE";
         start.Environment["OMP_NUM_THREADS"] = $"{Environment.ProcessorCount}";
+        foreach (var (name, value) in environment) start.Environment[name] = value;
         using var process = Process.Start(start)!;
         var output = process.StandardOutput.ReadToEnd();
         process.WaitForExit();
