@@ -124,6 +124,10 @@ public sealed class FaultTests : IAsyncLifetime
         Assert.Equal(_expected, both[0]);
         Assert.Equal(_expected, both[1]);
         Assert.True(await scorers[0].MetricAsync("rho_scoring_cache_failures_total") + await scorers[1].MetricAsync("rho_scoring_cache_failures_total") > 0);
+        // Whoever was refused says so; reading goes on.
+        await EventuallyAsync(async () => (await scorers[0].HealthAsync() + await scorers[1].HealthAsync()).Contains("is full (OOM", StringComparison.Ordinal));
+        await EventuallyAsync(async () => await scorers[0].MetricAsync("rho_scoring_cache_impaired") + await scorers[1].MetricAsync("rho_scoring_cache_impaired") >= 1);
+        Assert.Equal(1, await scorers[0].MetricAsync("rho_scoring_cache_available"));
     }
 
     [Fact]

@@ -325,6 +325,8 @@ public sealed class ShardStreamTests : IDisposable
 
         public bool Available => !IsAway;
 
+        public string? Trouble => IsAway ? "away" : store.Trouble;
+
         public Task<IReadOnlyList<byte[]>> ReadAsync(ScoreKey key, int first, int count, CancellationToken cancellation) => Here().ReadAsync(key, first, count, cancellation);
 
         public Task<bool[]> PresentAsync(ScoreKey key, int first, int end, CancellationToken cancellation) => Here().PresentAsync(key, first, end, cancellation);
@@ -342,8 +344,6 @@ public sealed class ShardStreamTests : IDisposable
 
         private sealed class Lease(FlakyStore store, ISegmentLease lease) : ISegmentLease
         {
-            public long FencingToken => lease.FencingToken;
-
             public Task WriteAsync(int chunk, ReadOnlyMemory<byte> payload, CancellationToken cancellation) =>
                 store.IsAway ? throw new StoreUnavailableException("away") : lease.WriteAsync(chunk, payload, cancellation);
 
