@@ -233,7 +233,7 @@ public sealed class SharedCacheTests : IDisposable
         Assert.Empty(await server.Admin.GetServers()[0].KeysAsync().ToListAsync());
     }
 
-    [RedisTheory]
+    [Theory]
     [InlineData("volatile-lru", false, "--ttl")]
     [InlineData("volatile-lru", true, null)]
     [InlineData("volatile-ttl", true, "allkeys-lru")]
@@ -261,7 +261,7 @@ public sealed class SharedCacheTests : IDisposable
         Assert.DoesNotContain("wrong-one", error.Message, StringComparison.Ordinal);
     }
 
-    [RedisTheory]
+    [Theory]
     [InlineData("-set,-setnx", "NOPERM")]
     [InlineData("-expire,-pexpire", "NOPERM")]
     [InlineData("-multi", "MULTI")]
