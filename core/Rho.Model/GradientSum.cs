@@ -25,16 +25,4 @@ internal static class GradientSum
         using var product = a.mm(b);
         Add(sum, product);
     }
-
-    /// <summary>Adds up the gradients that a backward left at the weights, where these do not gather them in the sums themselves, and frees them.</summary>
-    internal static void Collect(IEnumerable<Tensor> weights, IEnumerable<Tensor> sums)
-    {
-        foreach (var (weight, sum) in weights.Zip(sums))
-        {
-            if (weight.dtype == sum.dtype || weight.grad is not { } gradient) continue;
-            Add(sum, gradient);
-            gradient.Dispose();
-            weight.grad = null;
-        }
-    }
 }

@@ -21,7 +21,7 @@ public sealed class ModelConfigTests : IDisposable
     {
         File.Copy(Path.Combine(AppContext.BaseDirectory, "configs", $"{name}.json"), Path.Combine(_folder, "config.json"));
         var config = ModelConfig.Load(_folder);
-        Assert.Equal(parameters, new ParameterLayout(config).Count);
+        Assert.Equal(parameters, new Network(config).Layout.Count);
         File.WriteAllText(Path.Combine(_folder, "config.json"), config.ToJson("bfloat16").ToJsonString());
         Assert.Equal(config, ModelConfig.Load(_folder));
     }
