@@ -34,6 +34,16 @@ public sealed record ModelConfig
     public int? SlidingWindow { get; init; }
     /// <summary>Per layer whether it has the window; empty where all have.</summary>
     public ValueList<bool> SlidingLayers { get; init; }
+    /// <summary>Per layer whether queries and keys are rotated; empty where all are (SmolLM3).</summary>
+    public ValueList<bool> RotatedLayers { get; init; }
+    /// <summary>Rotary base of the layers that have the window, where it is another (Gemma 3).</summary>
+    public double? SlidingRopeTheta { get; init; }
+    /// <summary>Scores are divided by its root; null for the head size (Gemma).</summary>
+    public double? QueryScalar { get; init; }
+    /// <summary>Attention's scores s become cap * tanh(s / cap) (Gemma 2).</summary>
+    public double? AttentionCap { get; init; }
+    /// <summary>Logits l become cap * tanh(l / cap) (Gemma 2).</summary>
+    public double? LogitsCap { get; init; }
     public int? BosTokenId { get; init; }
     public int? EosTokenId { get; init; }
     /// <summary>What ends a text besides <see cref="EosTokenId"/>, such as the end of a turn in chat models.</summary>
@@ -44,6 +54,11 @@ public sealed record ModelConfig
     internal int RotatedSize => (int)(HeadSize * RotatedShare);
 
     internal int? WindowOf(int layer) => SlidingLayers.Count == 0 || SlidingLayers[layer] ? SlidingWindow : null;
+
+    internal Rotation? RotationOf(int layer) => RotatedLayers.Count > 0 && !RotatedLayers[layer] ? null
+        // The long context, which scaling is for, is that of the layers without the window.
+        : SlidingRopeTheta is { } theta && WindowOf(layer) is not null ? new Rotation(RotatedSize, theta, null, ContextLength)
+        : new Rotation(RotatedSize, RopeTheta, RopeScaling, ContextLength);
 
     /// <summary>Reads config.json of a checkpoint folder.</summary>
     /// <exception cref="RhoException">The file is missing, broken, or asks for something that this model does not compute.</exception>
@@ -106,13 +121,13 @@ public sealed record ModelConfig
             ["max_position_embeddings"] = ContextLength,
             ["rms_norm_eps"] = NormEpsilon,
             ["rope_theta"] = RopeTheta,
-            ["hidden_act"] = "silu",
+            ["hidden_act"] = Architecture.HiddenActivation,
             ["tie_word_embeddings"] = TiedEmbeddings,
             ["torch_dtype"] = dtype,
         };
         Architecture.Write(this, json);
-        if (SlidingLayers.Count > 0)
-            json["layer_types"] = new JsonArray([.. SlidingLayers.Select(sliding => JsonValue.Create(sliding ? "sliding_attention" : "full_attention"))]);
+        if (SlidingLayers.Count > 0 || Architecture.HasLayerTypes)
+            json["layer_types"] = new JsonArray([.. Enumerable.Range(0, Layers).Select(layer => JsonValue.Create(WindowOf(layer) is null ? "full_attention" : "sliding_attention"))]);
         if (RopeScaling is { } scaling)
         {
             var rope = new JsonObject { ["rope_type"] = scaling.Type };

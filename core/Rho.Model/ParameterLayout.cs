@@ -76,7 +76,7 @@ public sealed class Network
         var architecture = config.Architecture;
         Layout = new ParameterLayout();
         Embedding = Layout.Add(true, 0, config.HiddenSize, ("model.embed_tokens.weight", config.VocabularySize));
-        Attention = [.. Enumerable.Range(0, config.Layers).Select(layer => architecture.Attention(config, layer))];
+        Attention = [.. Enumerable.Range(0, config.Layers).Select(layer => Architecture.Attention(config, layer))];
         var (blocks, starts) = (new List<IBlock>(), new List<long>());
         for (var i = 0; i < config.Layers; i++)
         {
@@ -87,7 +87,7 @@ public sealed class Network
         (Blocks, Starts) = (blocks, starts);
         FinalNorm = architecture.FinalNorm(config, new ParameterScope(Layout, "model", config.NormEpsilon));
         Head = config.TiedEmbeddings ? Embedding : Layout.Add(true, 0, config.HiddenSize, ("lm_head.weight", config.VocabularySize));
-        (EmbeddingScale, LogitsCap) = (architecture.EmbeddingScale(config), architecture.LogitsCap(config));
+        (EmbeddingScale, LogitsCap) = (architecture.EmbeddingScale(config), config.LogitsCap);
     }
 
     public ParameterLayout Layout { get; }

@@ -10,13 +10,19 @@ namespace Rho.Model.Architectures;
 /// </summary>
 internal abstract class Architecture
 {
-    internal static IReadOnlyList<Architecture> All { get; } = [new Llama(), new Mistral(), new Qwen2(), new Qwen3()];
+    internal static IReadOnlyList<Architecture> All { get; } = [new Llama(), new Mistral(), new Qwen2(), new Qwen3(), new Gemma2(), new Gemma3(), new Olmo2(), new SmolLm3(), new Phi3()];
 
     /// <summary>Hugging Face's model_type.</summary>
     internal abstract string ModelType { get; }
 
     /// <summary>Hugging Face's class.</summary>
     internal abstract string ClassName { get; }
+
+    /// <summary>The feed-forward's, as Hugging Face names it.</summary>
+    internal virtual string HiddenActivation => "silu";
+
+    /// <summary>Whether config.json always says which layers have the window.</summary>
+    internal virtual bool HasLayerTypes => false;
 
     /// <summary>Of the model_type.</summary>
     internal static Architecture? Find(string modelType) => All.FirstOrDefault(one => one.ModelType == modelType);
@@ -30,16 +36,11 @@ internal abstract class Architecture
 
     internal abstract IBlock Block(ModelConfig config, ParameterScope parameters, AttentionSpec attention);
 
-    internal virtual AttentionSpec Attention(ModelConfig config, int layer) => new(
-        config.Heads, config.KeyValueHeads, config.HeadSize, 1 / Math.Sqrt(config.HeadSize), Rotation(config), config.WindowOf(layer));
+    internal static AttentionSpec Attention(ModelConfig config, int layer) => new(
+        config.Heads, config.KeyValueHeads, config.HeadSize, 1 / Math.Sqrt(config.QueryScalar ?? config.HeadSize), config.RotationOf(layer), config.WindowOf(layer), config.AttentionCap);
 
     internal virtual Norm FinalNorm(ModelConfig config, ParameterScope parameters) => parameters.Norm("norm", config.HiddenSize);
 
     /// <summary>What the embedding is multiplied by.</summary>
     internal virtual double EmbeddingScale(ModelConfig config) => 1;
-
-    /// <summary>Logits l become cap * tanh(l / cap).</summary>
-    internal virtual double? LogitsCap(ModelConfig config) => null;
-
-    protected static Rotation Rotation(ModelConfig config, double? theta = null) => new(config.RotatedSize, theta ?? config.RopeTheta, config.RopeScaling, config.ContextLength);
 }

@@ -82,16 +82,15 @@ internal sealed class ConfigFields(JsonObject json, string path)
         };
     }
 
-    /// <summary>Which layers have the sliding window, where layer_types says so: none of them, all (an empty list) or some.</summary>
-    internal (bool Any, ValueList<bool> Sliding)? LayerTypes()
+    /// <summary>With a sliding window on the layers that layer_types says, or else on those of a rule.</summary>
+    internal ModelConfig Windowed(ModelConfig config, int? window, Func<int, bool> slides)
     {
-        if (Node("layer_types") is not JsonArray) return null;
         var kinds = List<string>("layer_types");
         foreach (var kind in kinds) Refuse(kind is not ("full_attention" or "sliding_attention"), $"layer_types {kind}");
-        if (kinds.Distinct().Count() < 2) return (kinds.Contains("sliding_attention"), default);
-        var layers = Required<int>("num_hidden_layers");
-        if (kinds.Count != layers) throw new RhoException($"{path}: layer_types has {kinds.Count} entries, num_hidden_layers is {layers}");
-        return (true, new ValueList<bool>([.. kinds.Select(kind => kind == "sliding_attention")]));
+        Refuse(kinds.Distinct().Count() > 1 && kinds.Count != config.Layers, $"layer_types of {kinds.Count} layers, where num_hidden_layers is {config.Layers},");
+        bool[] sliding = [.. Enumerable.Range(0, config.Layers).Select(layer => kinds.Count == 0 ? slides(layer) : kinds[Math.Min(layer, kinds.Count - 1)] == "sliding_attention")];
+        if (window is null || !sliding.Contains(true)) return config;
+        return config with { SlidingWindow = window, SlidingLayers = sliding.Contains(false) ? new ValueList<bool>(sliding) : default };
     }
 
     private T Value<T>(string name, JsonNode node)
@@ -109,13 +108,14 @@ internal sealed class ConfigFields(JsonObject json, string path)
     private static readonly HashSet<string> s_scalingFields =
     [
         "rope_type", "type", "factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings", "beta_fast", "beta_slow", "attention_factor", "rope_theta",
-        "short_factor", "long_factor", "partial_rotary_factor",
+        "short_factor", "long_factor",
     ];
 
     private RopeScaling? ParseScaling(JsonObject? scaling, int context)
     {
         if (scaling is null) return null;
         var type = (scaling["rope_type"] ?? scaling["type"])?.GetValue<string>() ?? "default";
+        if (type == "su") type = "longrope"; // its first name
         foreach (var (name, value) in scaling) Refuse(value is not null && !s_scalingFields.Contains(name), $"rope_scaling.{name}");
         if (type == "default") return null;
         Refuse(type is not ("linear" or "dynamic" or "llama3" or "yarn" or "longrope"), $"rope_scaling of type {type} (supported: linear, dynamic, llama3, yarn, longrope)");

@@ -21,7 +21,10 @@ internal class Llama : Architecture
         json["mlp_bias"] = config.MlpBias;
     }
 
-    internal override IBlock Block(ModelConfig config, ParameterScope parameters, AttentionSpec attention) => new LlamaBlock(config, parameters, attention);
+    /// <summary>Whether the projections of one input are one parameter in the checkpoint: qkv_proj and gate_up_proj.</summary>
+    internal virtual bool IsFused => false;
+
+    internal override IBlock Block(ModelConfig config, ParameterScope parameters, AttentionSpec attention) => new LlamaBlock(config, parameters, attention, IsFused);
 }
 
 /// <summary>x + attention(norm(x)), then x + feedForward(norm(x)).</summary>
@@ -33,16 +36,17 @@ internal sealed class LlamaBlock : IBlock
     private readonly Norm? _queryNorm, _keyNorm;
     private readonly Linear _qkv, _output, _gateUp, _down;
 
-    internal LlamaBlock(ModelConfig config, ParameterScope parameters, AttentionSpec attention)
+    internal LlamaBlock(ModelConfig config, ParameterScope parameters, AttentionSpec attention, bool fused)
     {
         long D = config.HiddenSize, N = config.Heads, K = config.KeyValueHeads, H = config.HeadSize, F = config.IntermediateSize;
         _attention = attention;
         _inputNorm = parameters.Norm("input_layernorm", D);
-        _qkv = parameters.Linear(D, config.AttentionBias, ("self_attn.q_proj", N * H), ("self_attn.k_proj", K * H), ("self_attn.v_proj", K * H));
+        _qkv = fused ? parameters.Linear(D, config.AttentionBias, ("self_attn.qkv_proj", (N + (2 * K)) * H))
+            : parameters.Linear(D, config.AttentionBias, ("self_attn.q_proj", N * H), ("self_attn.k_proj", K * H), ("self_attn.v_proj", K * H));
         if (config.QueryKeyNorm) (_queryNorm, _keyNorm) = (parameters.Norm("self_attn.q_norm", H), parameters.Norm("self_attn.k_norm", H));
         _output = parameters.Linear(N * H, false, ("self_attn.o_proj", D));
         _postNorm = parameters.Norm("post_attention_layernorm", D);
-        _gateUp = parameters.Linear(D, config.MlpBias, ("mlp.gate_proj", F), ("mlp.up_proj", F));
+        _gateUp = fused ? parameters.Linear(D, config.MlpBias, ("mlp.gate_up_proj", 2 * F)) : parameters.Linear(D, config.MlpBias, ("mlp.gate_proj", F), ("mlp.up_proj", F));
         _down = parameters.Linear(F, config.MlpBias, ("mlp.down_proj", D));
     }
 

@@ -12,9 +12,7 @@ internal sealed class Mistral : Llama
     {
         fields.Demand("hidden_act", "silu");
         fields.Demand("attention_bias", false);
-        var window = fields.Has("sliding_window") ? fields.Optional<int>("sliding_window") : 4096;
-        var kinds = fields.LayerTypes();
-        return fields.Common(keyValueHeads: 8) with { SlidingWindow = kinds is { Any: false } ? null : window, SlidingLayers = kinds?.Sliding ?? default };
+        return fields.Windowed(fields.Common(keyValueHeads: 8), fields.Has("sliding_window") ? fields.Optional<int>("sliding_window") : 4096, _ => true);
     }
 
     internal override void Write(ModelConfig config, JsonObject json)

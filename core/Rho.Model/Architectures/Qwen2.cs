@@ -15,11 +15,8 @@ internal class Qwen2 : Llama
         fields.Demand("hidden_act", "silu");
         fields.Refuse(!config.AttentionBias && fields.Get("attention_bias", false), "attention_bias (also on the output projection)");
         fields.Get("attention_bias", false);
-        var (on, window, full, kinds) = (fields.Get("use_sliding_window", false), fields.Optional<int>("sliding_window"), fields.Get("max_window_layers", 28), fields.LayerTypes());
-        if (!on || window is null || kinds is { Any: false }) return config;
-        if (kinds is { } of) return config with { SlidingWindow = window, SlidingLayers = of.Sliding };
-        if (full >= config.Layers) return config;
-        return config with { SlidingWindow = window, SlidingLayers = full <= 0 ? default : new ValueList<bool>([.. Enumerable.Range(0, config.Layers).Select(layer => layer >= full)]) };
+        var (on, window, full) = (fields.Get("use_sliding_window", false), fields.Optional<int>("sliding_window"), fields.Get("max_window_layers", 28));
+        return fields.Windowed(config, on ? window : null, layer => layer >= full);
     }
 
     internal override void Write(ModelConfig config, JsonObject json)
