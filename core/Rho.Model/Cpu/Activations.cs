@@ -46,11 +46,19 @@ internal static unsafe class Activations
         var (px, py) = ((nint)Work.Pointer(gateUp), FlatMemory.First(y));
         Work.Over(y.size(0), (first, end) =>
         {
+            var whole = width & ~15L;
             for (var row = first; row < end; row++)
             {
-                var (from, to) = (row * 2 * width, row * stride);
-                for (long i = 0; i < width; i += 16)
-                    Store<T>(TFunction.Of(Load<T>((void*)px, from + i, width - i)).Value * Load<T>((void*)px, from + width + i, width - i), (void*)py, to + i, width - i);
+                var (gates, ups, to) = (row * 2 * width, (row * 2 * width) + width, row * stride);
+                for (long i = 0; i < whole; i += 16)
+                {
+                    var x = T.Load((void*)px, gates + i);
+                    T.Store(TFunction.Value(x, TFunction.Inner(x)) * T.Load((void*)px, ups + i), (void*)py, to + i);
+                }
+
+                if (whole == width) continue;
+                var last = Load<T>((void*)px, gates + whole, width - whole);
+                Store<T>(TFunction.Value(last, TFunction.Inner(last)) * Load<T>((void*)px, ups + whole, width - whole), (void*)py, to + whole, width - whole);
             }
         });
     }
@@ -61,66 +69,68 @@ internal static unsafe class Activations
         var (px, pg) = ((nint)Work.Pointer(gateUp), (nint)Work.Pointer(gradient));
         Work.Over(gradient.size(0), (first, end) =>
         {
+            var whole = width & ~15L;
             for (var row = first; row < end; row++)
             {
-                var start = row * 2 * width;
-                for (long i = 0; i < width; i += 16)
+                var (gates, ups, given) = (row * 2 * width, (row * 2 * width) + width, row * width);
+                for (long i = 0; i < whole; i += 16)
                 {
-                    var (value, slope) = TFunction.Of(Load<T>((void*)px, start + i, width - i));
-                    var up = Load<T>((void*)px, start + width + i, width - i);
-                    var dy = Load<T>((void*)pg, (row * width) + i, width - i);
-                    Store<T>(dy * up * slope, (void*)px, start + i, width - i);
-                    Store<T>(dy * value, (void*)px, start + width + i, width - i);
+                    var (x, dy) = (T.Load((void*)px, gates + i), T.Load((void*)pg, given + i));
+                    var inner = TFunction.Inner(x);
+                    T.Store(dy * T.Load((void*)px, ups + i) * TFunction.Slope(x, inner), (void*)px, gates + i);
+                    T.Store(dy * TFunction.Value(x, inner), (void*)px, ups + i);
                 }
+
+                if (whole == width) continue;
+                var (left, last) = (width - whole, Load<T>((void*)px, gates + whole, width - whole));
+                var (end1, dy1) = (TFunction.Inner(last), Load<T>((void*)pg, given + whole, left));
+                Store<T>(dy1 * Load<T>((void*)px, ups + whole, left) * TFunction.Slope(last, end1), (void*)px, gates + whole, left);
+                Store<T>(dy1 * TFunction.Value(last, end1), (void*)px, ups + whole, left);
             }
         });
     }
 
-    /// <summary>Up to 16 numbers; zeros beyond <paramref name="left"/>.</summary>
-    [System.Runtime.CompilerServices.MethodImpl(System.Runtime.CompilerServices.MethodImplOptions.AggressiveInlining)]
-    private static Vector512<float> Load<T>(void* p, long at, long left) where T : struct, IElement
+    /// <summary>Fewer than 16 numbers; zeros beyond them.</summary>
+    private static Vector512<float> Load<T>(void* p, long at, long count) where T : struct, IElement
     {
-        if (left >= 16) return T.Load(p, at);
         var values = Vector512<float>.Zero;
-        for (var i = 0; i < left; i++) values = values.WithElement(i, T.Get(p, at + i));
+        for (var i = 0; i < count; i++) values = values.WithElement(i, T.Get(p, at + i));
         return values;
     }
 
-    [System.Runtime.CompilerServices.MethodImpl(System.Runtime.CompilerServices.MethodImplOptions.AggressiveInlining)]
-    private static void Store<T>(Vector512<float> values, void* p, long at, long left) where T : struct, IElement
+    private static void Store<T>(Vector512<float> values, void* p, long at, long count) where T : struct, IElement
     {
-        if (left >= 16) T.Store(values, p, at);
-        else
-            for (var i = 0; i < left; i++) T.Set(values[i], p, at + i);
+        for (var i = 0; i < count; i++) T.Set(values[i], p, at + i);
     }
 
+    /// <summary>A function and its slope, both of what is found once.</summary>
     private interface IFunction
     {
-        static abstract (Vector512<float> Value, Vector512<float> Slope) Of(Vector512<float> x);
+        static abstract Vector512<float> Inner(Vector512<float> x);
+        static abstract Vector512<float> Value(Vector512<float> x, Vector512<float> inner);
+        static abstract Vector512<float> Slope(Vector512<float> x, Vector512<float> inner);
     }
 
-    // d silu(x) = s (1 + x (1 - s)) with s = sigmoid(x).
+    // With s = sigmoid(x): silu(x) = x s, and its slope is s (1 + x (1 - s)).
     private readonly struct SiluFunction : IFunction
     {
-        [System.Runtime.CompilerServices.MethodImpl(System.Runtime.CompilerServices.MethodImplOptions.AggressiveInlining)]
-        public static (Vector512<float> Value, Vector512<float> Slope) Of(Vector512<float> x)
-        {
-            var s = Vector512<float>.One / (Vector512<float>.One + Vector512.Exp(-x));
-            return (x * s, s * (Vector512<float>.One + (x * (Vector512<float>.One - s))));
-        }
+        public static Vector512<float> Inner(Vector512<float> x) => Vector512<float>.One / (Vector512<float>.One + Vector512.Exp(-x));
+
+        public static Vector512<float> Value(Vector512<float> x, Vector512<float> s) => x * s;
+
+        public static Vector512<float> Slope(Vector512<float> x, Vector512<float> s) => s * (Vector512<float>.One + (x * (Vector512<float>.One - s)));
     }
 
-    // With u = sqrt(2 / pi) (x + a x^3) and t = tanh(u): d gelu(x) = (1 + t) / 2 + x / 2 (1 - t^2) u'.
+    // With u = sqrt(2 / pi) (x + a x^3) and t = tanh(u): gelu(x) = x (1 + t) / 2, and its slope is (1 + t) / 2 + x / 2 (1 - t^2) u'.
     private readonly struct GeluFunction : IFunction
     {
-        [System.Runtime.CompilerServices.MethodImpl(System.Runtime.CompilerServices.MethodImplOptions.AggressiveInlining)]
-        public static (Vector512<float> Value, Vector512<float> Slope) Of(Vector512<float> x)
-        {
-            const float root = 0.7978845608f, a = 0.044715f;
-            var (one, half) = (Vector512<float>.One, x * 0.5f);
-            var square = x * x;
-            var t = Tanh(x * (one + (square * a)) * root);
-            return (half * (one + t), ((one + t) * 0.5f) + (half * (one - (t * t)) * (one + (square * (3 * a))) * root));
-        }
+        private const float Root = 0.7978845608f, A = 0.044715f;
+
+        public static Vector512<float> Inner(Vector512<float> x) => Tanh(x * (Vector512<float>.One + (x * x * A)) * Root);
+
+        public static Vector512<float> Value(Vector512<float> x, Vector512<float> t) => x * 0.5f * (Vector512<float>.One + t);
+
+        public static Vector512<float> Slope(Vector512<float> x, Vector512<float> t) =>
+            ((Vector512<float>.One + t) * 0.5f) + (x * 0.5f * (Vector512<float>.One - (t * t)) * (Vector512<float>.One + (x * x * (3 * A))) * Root);
     }
 }
