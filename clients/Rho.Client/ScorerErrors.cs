@@ -1,3 +1,4 @@
+using Google.Rpc;
 using Grpc.Core;
 using Polly.CircuitBreaker;
 
@@ -57,7 +58,7 @@ internal static class ScorerErrors
     }
 
     private static TimeSpan? RetryAfter(RpcException exception) =>
-        int.TryParse(exception.Trailers.GetValue("retry-after"), out var seconds) ? TimeSpan.FromSeconds(Math.Clamp(seconds, 0, 60)) : null;
+        exception.Trailers.GetRpcStatus(ignoreParseError: true)?.GetDetail<RetryInfo>()?.RetryDelay is { } delay ? TimeSpan.FromSeconds(Math.Clamp(delay.Seconds + delay.Nanos / 1e9, 0, 60)) : null;
 
     private static Exception Innermost(Exception exception)
     {

@@ -47,6 +47,16 @@ public class RhoException : Exception
     }
 }
 
+/// <summary>A field of a request has a value that cannot be used, or is not supported (INVALID_ARGUMENT, HTTP 400).</summary>
+public sealed class InvalidFieldException(string field, string problem) : RhoException($"{field}: {problem}")
+{
+    /// <summary>The field as the caller wrote it, such as "top_p" or "messages[0].role".</summary>
+    public string Field { get; } = field;
+}
+
+/// <summary>Prompt and continuation are longer than the model's context (INVALID_ARGUMENT, HTTP 400).</summary>
+public sealed class ContextLengthException(string message) : RhoException(message);
+
 /// <summary>What was asked for does not exist (NOT_FOUND, HTTP 404).</summary>
 public sealed class NotFoundException(string message) : RhoException(message);
 

@@ -1,3 +1,4 @@
+using System.Runtime.Intrinsics.X86;
 using static TorchSharp.torch;
 
 namespace Rho.Model;
@@ -20,7 +21,11 @@ public static class ComputeTypes
         _ => device.type == TorchSharp.DeviceType.CUDA || s_cpuHasBFloat16.Value ? ScalarType.BFloat16 : ScalarType.Float32,
     };
 
+    /// <summary>Products in bfloat16 are faster only with instructions for them: without, libtorch computes the same with float32's, and slower than float32 itself.</summary>
     private static readonly Lazy<bool> s_cpuHasBFloat16 = new(() =>
-        File.Exists("/proc/cpuinfo") && File.ReadLines("/proc/cpuinfo").FirstOrDefault(line => line.StartsWith("flags", StringComparison.Ordinal)) is { } flags
-        && (flags.Contains(" avx512_bf16") || flags.Contains(" amx_bf16")));
+    {
+        // CPUID leaf 7, subleaf 1, EAX bit 5 is AVX512_BF16; processors with AMX_BF16 have it too. Whether the system lets AVX-512 be used, .NET knows.
+        const int leaf = 7, avx512BFloat16 = 1 << 5;
+        return Avx512BW.IsSupported && X86Base.CpuId(leaf, 0).Eax >= 1 && (X86Base.CpuId(leaf, 1).Eax & avx512BFloat16) != 0;
+    });
 }

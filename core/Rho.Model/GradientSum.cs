@@ -25,4 +25,11 @@ internal static class GradientSum
         using var product = a.mm(b);
         Add(sum, product);
     }
+
+    /// <summary>sum[rows[i]] += part[i]; rows may come several times. [N, D], [n] of int64, [n, D]</summary>
+    internal static void AddRows(Tensor sum, Tensor rows, Tensor part)
+    {
+        if (Cpu.RowSum.Fits(sum, part)) Cpu.RowSum.Add(sum, rows, part);
+        else sum.index_add_(0, rows, part.to(sum.dtype), 1);
+    }
 }

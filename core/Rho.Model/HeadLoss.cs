@@ -73,7 +73,9 @@ internal sealed class HeadLoss(Tensor hidden, Tensor weight, double? cap, long[]
             using var scope = NewDisposeScope();
             var count = Math.Min(columns, vocabulary - start);
             var part = weight.narrow(0, start, count);                                          // [slice, hidden]
-            var logits = _logits is { } kept ? kept.index_select(0, chosen) : Kernels.Cap_(rows.mm(part.t()), cap); // [selected, slice]
+            // Kept logits are taken as they are where all rows count: nothing reads them afterwards.
+            var logits = _logits is not { } kept ? Kernels.Cap_(rows.mm(part.t()), cap)
+                : selected.Length == targets.Length ? kept : kept.index_select(0, chosen);      // [selected, slice]
             Tensor gradient;
             if (Cpu.Work.Fits(logits))
             {

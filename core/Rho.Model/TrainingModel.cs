@@ -124,7 +124,7 @@ public sealed class TrainingModel : IDisposable
         foreach (var part in embedded.TakeGradient())
         {
             using (part)
-                _gradients[network.Embedding].index_add_(0, part.Rows.Of(tokens).to(int64), part.Data.to(ScalarType.Float32), network.EmbeddingScale);
+                GradientSum.AddRows(_gradients[network.Embedding], part.Rows.Of(tokens).to(int64), network.EmbeddingScale == 1 ? part.Data : part.Data.mul(network.EmbeddingScale));
         }
 
         return new MicroBatchResult(lossSum, weightSum);

@@ -45,6 +45,8 @@ public static class LibTorch
 
         NativeEnvironment.SetDefaults();
         var folder = FindFolder();
+        // On macOS torch_cpu asks for Homebrew's libomp by its full path. The one that comes with it bears that name: loaded already, it is taken.
+        if (OperatingSystem.IsMacOS() && File.Exists(Path.Combine(folder, "libomp.dylib"))) LoadByPath(Path.Combine(folder, "libomp.dylib"));
         nint torchCpu = 0;
         foreach (var name in (string[])["c10", "torch_cpu", "torch"])
         {

@@ -85,20 +85,12 @@ internal sealed partial class ErrorInterceptor : Interceptor
         }
 
         if (exception is OperationCanceledException && _health.Draining.IsCancellationRequested)
-            return new RpcException(new Status(StatusCode.Unavailable, "the service is stopping; another replica, or this one later, can go on"));
+            return ErrorStatus.Stopping("the service is stopping; another replica, or this one later, can go on");
 
-        var status = new Status(ErrorStatus.ToGrpc(exception), ErrorStatus.ToMessage(exception));
-        if (status.StatusCode == StatusCode.Internal) Broken(context.Method, exception);
-        else Refused(context.Method, status.StatusCode, exception.Message);
-
-        var trailers = new Metadata();
-        if (exception is OverloadedException overloaded)
-        {
-            trailers.Add("retry-after", ErrorStatus.RetryAfterSeconds(overloaded).ToString());
-            trailers.Add("grpc-retry-pushback-ms", ((long)overloaded.RetryAfter.TotalMilliseconds).ToString());
-        }
-
-        return new RpcException(status, trailers);
+        var error = ErrorStatus.ToRpc(exception);
+        if (error.StatusCode == StatusCode.Internal) Broken(context.Method, exception);
+        else Refused(context.Method, error.StatusCode, exception.Message);
+        return error;
     }
 
     [LoggerMessage(LogLevel.Debug, "{Method} was cancelled: {Message}")]

@@ -59,7 +59,7 @@ internal sealed class HealthService(ServiceHealth health, MappedServices service
 
     private Status StatusOf(string service)
     {
-        if (service.Length > 0 && !services.Names.Contains(service, StringComparer.Ordinal)) return Status.ServiceUnknown;
+        if (service.Length > 0 && !services.Names.Contains(service)) return Status.ServiceUnknown;
         return health.Report().Serving ? Status.Serving : Status.NotServing;
     }
 }

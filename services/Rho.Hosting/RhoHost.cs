@@ -62,7 +62,6 @@ public static partial class RhoHost
         services.AddSingleton(provider => new ServiceHealth(provider.GetRequiredService<TimeProvider>(), options.StallTimeout));
         services.AddSingleton<MappedServices>();
         services.AddSingleton<RunningCalls>();
-        services.AddSingleton<ReflectionAnswers>();
         services.AddMetrics();
         services.AddSingleton<PrometheusMetrics>();
         services.AddSingleton<ErrorInterceptor>();
@@ -72,9 +71,10 @@ public static partial class RhoHost
             grpc.MaxSendMessageSize = null;
             grpc.Interceptors.Add<ErrorInterceptor>();
         });
+        services.AddGrpcReflection();
         services.AddHostedService<Drain>();
         services.Configure<HostOptions>(host => host.ShutdownTimeout = options.DrainDelay + options.DrainTimeout);
-        services.AddHostedService<Telemetry>();
+        if (Telemetry.IsWanted(options.OtlpEndpoint)) Telemetry.Configure(services.AddOpenTelemetry(), options.Service, options.OtlpEndpoint);
         return builder;
     }
 
@@ -96,8 +96,7 @@ public static partial class RhoHost
         app.UseMiddleware<HttpErrors>();
         app.UseMiddleware<Access>();
         app.MapGrpcService<HealthService>();
-        app.MapGrpcService<ReflectionService>();
-        app.MapGrpcService<ReflectionAlphaService>();
+        app.MapGrpcReflectionService();
         HealthEndpoints.Map(app, health);
         app.MapGet("/metrics", () => Results.Text(metrics.Scrape(), PrometheusMetrics.ContentType));
         return app;

@@ -5,7 +5,7 @@ namespace Rho.Scoring;
 
 /// <summary>
 /// How a shard is cut for scoring and caching. The grid depends on the shard's shape alone, and a chunk is always scored as
-/// one batch, so its losses are the same bytes wherever, whenever and after whatever interruption it is scored.
+/// one batch, so its losses do not depend on the range asked for, on what else is scored or on interruptions.
 /// </summary>
 public readonly record struct ChunkGrid(long Sequences, int Length)
 {

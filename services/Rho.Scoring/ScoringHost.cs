@@ -146,20 +146,21 @@ public sealed class ScoringHost : IAsyncDisposable
         metrics.Observe("rho.scoring.queue_tokens", "{token}", "Tokens of accepted work that is not scored yet", () => references.Sum(reference => reference.Admission.QueuedTokens));
         metrics.Observe("rho.scoring.tokens_per_second", "{token}/s", "Speed of the model while it works", () => references.Max(reference => reference.Loop.State.TokensPerSecond));
         metrics.Observe("rho.scoring.expected_wait", "s", "Until all accepted work is scored", () => references.Max(reference => reference.Admission.ExpectedWait.TotalSeconds));
-        metrics.Observe("rho.scoring.cache_available", unit: null, "1 while scores are cached", () => store.Available ? 1 : 0);
+        metrics.Observe("rho.scoring.cache_available", unit: null, "1 while cached scores are read", () => store.Available ? 1 : 0);
+        metrics.Observe("rho.scoring.cache_impaired", unit: null, "1 while the cache is away, full, or lacks something that it needs; health says what", () => store.Trouble is null ? 0 : 1);
     }
 
     private static Timer WatchCache(ILossStore store, ServiceHealth health)
     {
-        bool? last = store.Kind == "none" ? true : null;
+        string? said = null;
         return new Timer(
             _ =>
             {
-                var available = store.Kind == "none" || store.Available;
-                if (available == last) return;
-                last = available;
-                if (available) health.Restored("cache");
-                else health.Degraded("cache", $"{store.Kind} is away: scoring without cache");
+                var trouble = store.Trouble;
+                if (trouble == said) return;
+                said = trouble;
+                if (trouble is null) health.Restored("cache");
+                else health.Degraded("cache", trouble);
             },
             state: null, TimeSpan.Zero, TimeSpan.FromMilliseconds(250));
     }

@@ -44,16 +44,16 @@ internal static class CorpusSpeed
             var run = 0;
             foreach (var count in threads)
             {
-                var ours = new List<Figure>();
-                var theirs = new List<Figure>();
+                var ours = new List<CorpusFigure>();
+                var theirs = new List<CorpusFigure>();
                 for (var round = 0; round < rounds; round++)
                 {
-                    ours.Add(new Figure(TextPeer.Run(Environment.ProcessPath!, ["corpus", "worker", model, $"{count}", Path.Combine(folder, $"corpus-{run++}"), .. files])));
-                    if (peer is not null) theirs.Add(new Figure(peer.Run(["corpus", Path.Combine(model, "tokenizer.model"), $"{count}", Path.Combine(folder, $"peer-{run++}"), .. files])));
+                    ours.Add(new CorpusFigure(Measuring.RunForJson(Environment.ProcessPath!, ["corpus", "worker", model, $"{count}", Path.Combine(folder, $"corpus-{run++}"), .. files])));
+                    if (peer is not null) theirs.Add(new CorpusFigure(peer.Run(["corpus", Path.Combine(model, "tokenizer.model"), $"{count}", Path.Combine(folder, $"peer-{run++}"), .. files])));
                 }
 
                 Console.WriteLine(string.Create(CultureInfo.InvariantCulture,
-                    $"| {count} | {Median(ours, figure => figure.Speed):0.0} | {(peer is null ? "- | -" : $"{Median(theirs, figure => figure.Speed):0.0} | {Median(ours.Zip(theirs), pair => pair.First.Speed / pair.Second.Speed):0.00}")} | {Median(ours, figure => figure.Peak):0} | {(peer is null ? "-" : $"{Median(theirs, figure => figure.Peak):0}")} |"));
+                    $"| {count} | {Measuring.Median(ours.Select(figure => figure.Speed)):0.0} | {(peer is null ? "- | -" : $"{Measuring.Median(theirs.Select(figure => figure.Speed)):0.0} | {Measuring.Median(ours.Zip(theirs, (mine, other) => mine.Speed / other.Speed)):0.00}")} | {Measuring.Median(ours.Select(figure => figure.Peak)):0} | {(peer is null ? "-" : $"{Measuring.Median(theirs.Select(figure => figure.Peak)):0}")} |"));
             }
 
             return 0;
@@ -62,12 +62,6 @@ internal static class CorpusSpeed
         {
             Directory.Delete(folder, recursive: true);
         }
-    }
-
-    private static double Median<T>(IEnumerable<T> values, Func<T, double> of)
-    {
-        var sorted = values.Select(of).Order().ToList();
-        return sorted[sorted.Count / 2];
     }
 
     private static Command Worker()
@@ -101,9 +95,9 @@ internal static class CorpusSpeed
     }
 
     /// <summary>Megabytes of text per second, and the process's peak in MiB.</summary>
-    private readonly record struct Figure(double Speed, double Peak)
+    private readonly record struct CorpusFigure(double Speed, double Peak)
     {
-        public Figure(System.Text.Json.JsonElement json)
+        public CorpusFigure(System.Text.Json.JsonElement json)
             : this(json.GetProperty("bytes").GetDouble() / 1e6 / json.GetProperty("seconds").GetDouble(), json.GetProperty("peak_mb").GetDouble())
         {
         }

@@ -16,9 +16,9 @@ internal static class Generation
     private const int NewTokens = 64;
 
     /// <returns>One round, and the tokens that it makes.</returns>
-    internal static (Action Step, int Tokens) Step(ModelConfig config, ComputeType compute, int batch)
+    internal static (Action Step, int Tokens) Step(ModelConfig config, ComputeType compute, Device device, int batch)
     {
-        var model = LanguageModel.Create(config with { ContextLength = 2048 }, 0, CPU, compute);
+        var model = LanguageModel.Create(config with { ContextLength = 2048 }, 0, device, compute);
         var options = new EngineOptions { ReusePrefixes = false };
         var decoder = DecodingModel.Create(model, new DecodingOptions { CacheBytes = 256 << 20, MaxBatchTokens = options.MaxStepTokens, Threads = Environment.ProcessorCount });
         var meters = new ServiceCollection().AddMetrics().BuildServiceProvider().GetRequiredService<System.Diagnostics.Metrics.IMeterFactory>();

@@ -36,8 +36,8 @@ internal static partial class LoadSpeed
                 {
                     foreach (var cold in new[] { true, false })
                     {
-                        var figures = Enumerable.Range(0, rounds).Select(_ => TextPeer.Run(Environment.ProcessPath!, ["load", "worker", checkpoint, $"{compute}", $"{cold}"])).ToList();
-                        double Median(string name) => figures.Select(figure => figure.GetProperty(name).GetDouble()).Order().ElementAt(figures.Count / 2);
+                        var figures = Enumerable.Range(0, rounds).Select(_ => Measuring.RunForJson(Environment.ProcessPath!, ["load", "worker", checkpoint, $"{compute}", $"{cold}"])).ToList();
+                        double Median(string name) => Measuring.Median(figures.Select(figure => figure.GetProperty(name).GetDouble()));
                         Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"| {stored} | {compute} | {(cold ? "no" : "yes")} | {Median("load"):0} | {Median("read"):0} | {Median("memory"):0.000} |"));
                     }
                 }

@@ -1,13 +1,14 @@
 using System.CommandLine;
 using System.Diagnostics;
 using System.Globalization;
-using System.Text.Json;
+using Rho.Torch;
 
 namespace Rho.Benchmarks;
 
 /// <summary>
-/// Speed and peak memory side by side with torch_llama.py. Every figure comes from a process of its own; Rho and the peer take turns, and
-/// the ratio is the median over the rounds. Prints a row of README's table per size, type and mode.
+/// Speed and peak memory side by side with plain programs: one in TorchSharp on the same libtorch, torch_llama.py on another PyTorch; or with
+/// another build of Rho. Every figure comes from a process of its own; all take turns, and ratios are medians over the rounds. Prints a row of
+/// README's table per size, type and mode.
 /// </summary>
 internal static class PeerComparison
 {
@@ -21,77 +22,104 @@ internal static class PeerComparison
         var rounds = new Option<int>("--rounds") { Description = "Processes per figure", HelpName = "N", DefaultValueFactory = _ => 3 };
         var steps = new Option<int>("--steps") { Description = "Measured steps per process", HelpName = "N", DefaultValueFactory = _ => 7 };
         var python = new Option<string>("--python") { Description = "A Python that has torch", HelpName = "PATH", DefaultValueFactory = _ => "/usr/bin/python3" };
+        var against = new Option<string?>("--against") { Description = "Another build's Rho.Benchmarks to compare with, instead of the peers", HelpName = "PATH" };
+        var byProcessorTime = new Option<bool>("--by-processor-time") { Description = "Ratios of processor time per step, which other work on the machine changes little" };
+        var below = new Option<double?>("--below") { Description = "Ends with a line that names the rows whose first ratio is less", HelpName = "RATIO" };
         var (length, batch) = (Sizes.LengthOption(), Sizes.BatchOption());
-        foreach (var option in new Option[] { sizes, dtypes, modes, length, batch, rounds, steps, python }) root.Add(option);
-        python.Validators.Add(result =>
+        foreach (var option in new Option[] { sizes, dtypes, modes, length, batch, rounds, steps, python, against, byProcessorTime, below }) root.Add(option);
+        against.Validators.Add(result =>
         {
-            var path = result.GetValueOrDefault<string>();
-            if (!File.Exists(path)) result.AddError($"--python {path}: there is no such file");
+            if (result.GetValueOrDefault<string?>() is { } path && !File.Exists(path)) result.AddError($"--against {path}: there is no such file");
         });
         root.SetAction(result =>
         {
-            Console.WriteLine($"{File.ReadLines("/proc/cpuinfo").First(line => line.StartsWith("model name", StringComparison.Ordinal)).Split(':')[1].Trim()}, {Environment.ProcessorCount} cores, libtorch {TorchSharp.torch.__version__}");
+            var ours = OwnWorker("Rho", Environment.ProcessPath!, "worker");
+            var others = result.GetValue(against) is { } path ? [OwnWorker("other build", path, "worker")] : Peers(result.GetValue(python)!);
+            Console.WriteLine($"{File.ReadLines("/proc/cpuinfo").First(line => line.StartsWith("model name", StringComparison.Ordinal)).Split(':')[1].Trim()}, {Environment.ProcessorCount} cores, libtorch {LibTorch.Version}");
             Console.WriteLine();
-            Console.WriteLine("| sizes | type | what | Rho, tokens/s | PyTorch, tokens/s | ratio | Rho, peak MB | PyTorch, peak MB |");
-            Console.WriteLine("| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |");
+            Console.WriteLine($"| sizes | type | what | Rho, tokens/s |{string.Concat(others.Select(other => $" {other.Name}, tokens/s | ratio |"))} Rho, peak MB |{string.Concat(others.Select(other => $" {other.Name}, peak MB |"))}");
+            Console.WriteLine($"| --- | --- | --- | ---: |{string.Concat(others.Select(_ => " ---: | ---: |"))} ---: |{string.Concat(others.Select(_ => " ---: |"))}");
+            var slow = new List<string>();
             foreach (var name in result.GetValue(sizes)!)
             {
                 foreach (var dtype in result.GetValue(dtypes)!)
                 {
                     foreach (var mode in result.GetValue(modes)!)
-                        Console.WriteLine(Row(Sizes.All[name].With(result.GetValue(length), result.GetValue(batch)), dtype, mode, result.GetValue(rounds), result.GetValue(steps), result.GetValue(python)!));
+                    {
+                        var work = new Work(Sizes.All[name].With(result.GetValue(length), result.GetValue(batch)), dtype, mode, result.GetValue(steps));
+                        var ratio = Row(work, ours, others, result.GetValue(rounds), result.GetValue(byProcessorTime));
+                        if (ratio < result.GetValue(below)) slow.Add(string.Create(CultureInfo.InvariantCulture, $"{work.Sizes.Name} {dtype} {mode} {ratio:0.000}"));
+                    }
                 }
+            }
+
+            if (result.GetValue(below) is { } least)
+            {
+                Console.WriteLine();
+                Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"below {least} of {others[0].Name}: {(slow.Count == 0 ? "none" : string.Join("; ", slow))}"));
             }
 
             return 0;
         });
     }
 
-    private static string Row(Sizes sizes, string dtype, string mode, int rounds, int steps, string python)
+    private static Side[] Peers(string python)
     {
-        // The peak is that of the whole process, read after the last step.
-        const string wrapper = "import sys, runpy, resource; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__'); print('{\"peak_mb\": %d}' % (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024))";
-        var peer = Path.Combine(AppContext.BaseDirectory, "torch_llama.py");
-        var ours = new List<Figure>();
-        var theirs = new List<Figure>();
-        for (var round = 0; round < rounds; round++)
-        {
-            ours.Add(Measure(Environment.ProcessPath!, ["worker", "--sizes", sizes.Key, "--length", $"{sizes.Length}", "--batch", $"{sizes.Batch}", "--dtype", dtype, "--mode", mode, "--steps", $"{steps}"], mode));
-            theirs.Add(Measure(python, ["-c", wrapper, peer, .. sizes.Arguments(dtype, steps, mode)], mode));
-        }
-
-        var ratio = Median(ours.Zip(theirs, (a, b) => a.TokensPerSecond / b.TokensPerSecond));
-        return string.Create(CultureInfo.InvariantCulture,
-            $"| {sizes.Name} | {dtype} | {mode} | {Median(ours.Select(f => f.TokensPerSecond)):N0} | {Median(theirs.Select(f => f.TokensPerSecond)):N0} | {ratio:0.00} | {Median(ours.Select(f => f.PeakMegabytes)):N0} | {Median(theirs.Select(f => f.PeakMegabytes)):N0} |");
+        TorchSharpPeer.Check.Run(log: null);
+        var torchSharp = OwnWorker("TorchSharp", Environment.ProcessPath!, "peer");
+        if (TorchVersion(python) is { } version) return [torchSharp, new Side($"PyTorch {version}", work => Measuring.Run(python, PythonArguments(work)))];
+        Console.Error.WriteLine($"rho: {python} has no PyTorch (Debian: python3-torch); measured without it");
+        return [torchSharp];
     }
 
-    private static double Median(IEnumerable<double> values)
+    private static Side OwnWorker(string name, string program, string command) => new(name, work => Measuring.Run(program,
+        [command, "--sizes", work.Sizes.Key, "--length", $"{work.Sizes.Length}", "--batch", $"{work.Sizes.Batch}", "--dtype", work.Dtype, "--mode", work.Mode, "--steps", $"{work.Steps}"]));
+
+    private static IEnumerable<string> PythonArguments(Work work)
     {
-        var sorted = values.Order().ToList();
-        return sorted[sorted.Count / 2];
+        var (sizes, generate) = (work.Sizes, work.Mode.StartsWith("generate", StringComparison.Ordinal));
+        return
+        [
+            Path.Combine(AppContext.BaseDirectory, "torch_llama.py"),
+            "--hidden", $"{sizes.Hidden}", "--layers", $"{sizes.Layers}", "--heads", $"{sizes.Heads}", "--kv-heads", $"{sizes.KeyValueHeads}", "--vocab", $"{sizes.Vocabulary}", "--seq", $"{sizes.Length}",
+            "--batch", generate ? "8" : $"{sizes.Batch}", "--intermediate", $"{sizes.Intermediate}", "--dtype", work.Dtype, "--steps", $"{work.Steps}", "--threads", $"{Environment.ProcessorCount}", "--modes", work.Mode,
+        ];
     }
 
-    private static Figure Measure(string program, IEnumerable<string> arguments, string mode)
+    private static string? TorchVersion(string python)
     {
-        var start = new ProcessStartInfo(program, arguments) { RedirectStandardOutput = true, UseShellExecute = false };
-        start.Environment["OMP_WAIT_POLICY"] = "PASSIVE";
-        start.Environment["OMP_NUM_THREADS"] = $"{Environment.ProcessorCount}";
-        using var process = Process.Start(start)!;
-        double speed = 0, peak = 0;
-        while (process.StandardOutput.ReadLine() is { } line)
-        {
-            using var json = JsonDocument.Parse(line);
-            // The peer measures generation at batch 1 and 8 in one go.
-            if (json.RootElement.TryGetProperty("tokens_per_second", out var tokens) && json.RootElement.GetProperty("mode").GetString() == mode) speed = tokens.GetDouble();
-            if (json.RootElement.TryGetProperty("peak_mb", out var megabytes)) peak = megabytes.GetDouble();
-        }
-
+        if (!File.Exists(python)) return null;
+        using var process = Process.Start(new ProcessStartInfo(python, ["-c", "import torch; print(torch.__version__)"]) { RedirectStandardOutput = true, RedirectStandardError = true, UseShellExecute = false })!;
+        process.ErrorDataReceived += static (_, _) => { };
+        process.BeginErrorReadLine();
+        var version = process.StandardOutput.ReadToEnd().Trim();
         process.WaitForExit();
-        return process.ExitCode == 0 && speed > 0 ? new Figure(speed, peak) : throw new RhoException($"{program} measured nothing and exited with {process.ExitCode}; what it wrote is above");
+        return process.ExitCode == 0 ? version : null;
     }
 
-    /// <summary>What one process measured.</summary>
-    private readonly record struct Figure(double TokensPerSecond, double PeakMegabytes);
+    /// <summary>Measures and prints one; returns the ratio to the first of the others.</summary>
+    private static double Row(Work work, Side ours, Side[] others, int rounds, bool byProcessorTime)
+    {
+        Side[] sides = [ours, .. others];
+        var figures = sides.Select(_ => new List<Figure>()).ToArray();
+        for (var round = 0; round < rounds; round++)
+            for (var i = 0; i < sides.Length; i++) figures[i].Add(sides[i].Measure(work));
+
+        double Median(List<Figure> of, Func<Figure, double> value) => Measuring.Median(of.Select(value));
+        double Ratio(List<Figure> other) => Measuring.Median(figures[0].Zip(other, (a, b) =>
+            byProcessorTime ? b.ProcessorMilliseconds / a.ProcessorMilliseconds : b.StepMilliseconds / a.StepMilliseconds));
+        var text = CultureInfo.InvariantCulture;
+        Console.WriteLine(
+            string.Create(text, $"| {work.Sizes.Name} | {work.Dtype} | {work.Mode} | {Median(figures[0], figure => figure.TokensPerSecond):N0} |") +
+            string.Concat(figures.Skip(1).Select(other => string.Create(text, $" {Median(other, figure => figure.TokensPerSecond):N0} | {Ratio(other):0.00} |"))) +
+            string.Concat(figures.Select(side => string.Create(text, $" {Median(side, figure => figure.PeakMegabytes):N0} |"))));
+        return Ratio(figures[1]);
+    }
+
+    private sealed record Work(Sizes Sizes, string Dtype, string Mode, int Steps);
+
+    /// <summary>A program to be measured.</summary>
+    private sealed record Side(string Name, Func<Work, Figure> Measure);
 
     private static Option<string[]> Choice(string name, string description, string[] values) =>
         new Option<string[]>(name) { Description = description, AllowMultipleArgumentsPerToken = true, DefaultValueFactory = _ => values }.With(option => option.AcceptOnlyFromAmong(values));

@@ -2,13 +2,16 @@ using System.CommandLine;
 using Rho;
 using Rho.Benchmarks;
 using Rho.Benchmarks.Experiment;
+using Rho.Benchmarks.LlamaCpp;
 using Rho.Benchmarks.Scoring;
+using Peer = Rho.Benchmarks.TorchSharpPeer;
 
-// ./rho bench runs this. Without a command: speed and memory side by side with the PyTorch program.
-var root = new RootCommand("Measures Rho. Without a command: training, scoring and generation side by side with torch_llama.py, each figure from a process of its own.")
+// ./rho bench runs this. Without a command: speed and memory side by side with plain programs.
+var root = new RootCommand("Measures Rho. Without a command: training, scoring and generation side by side with plain TorchSharp and PyTorch programs, each figure from a process of its own.")
 {
     ServingLoad.Command(),
     ScoringSpeed.Command(),
+    LlamaComparison.Command(),
     WeightFormats.Command(),
     TokenizerSpeed.Command(),
     CorpusSpeed.Command(),
@@ -16,6 +19,8 @@ var root = new RootCommand("Measures Rho. Without a command: training, scoring a
     LoadSpeed.Command(),
     Savings.Command(),
     Worker.Command(),
+    Peer.Program.Command(),
+    Peer.Check.Command(),
 };
 PeerComparison.AddTo(root);
 try

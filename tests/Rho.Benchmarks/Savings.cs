@@ -1,7 +1,5 @@
 using System.CommandLine;
-using System.Diagnostics;
 using System.Globalization;
-using System.Text.Json;
 
 namespace Rho.Benchmarks;
 
@@ -29,36 +27,13 @@ internal static class Savings
                 var pairs = Enumerable.Range(0, result.GetValue(rounds))
                     .Select(_ => (Clm: Measure("clm"), Slm: Measure("slm-cached"))).ToList();
                 Console.WriteLine(string.Create(CultureInfo.InvariantCulture,
-                    $"| {vocabulary:N0} | {Median(pairs.Select(pair => pair.Clm.Processor)):N0} | {Median(pairs.Select(pair => pair.Slm.Processor)):N0} | {Median(pairs.Select(pair => pair.Clm.Processor / pair.Slm.Processor)):0.00} | {Median(pairs.Select(pair => pair.Clm.Wall / pair.Slm.Wall)):0.00} | {Median(pairs.Select(pair => pair.Clm.PeakMegabytes)):N0} | {Median(pairs.Select(pair => pair.Slm.PeakMegabytes)):N0} |"));
+                    $"| {vocabulary:N0} | {Measuring.Median(pairs.Select(pair => pair.Clm.ProcessorMilliseconds)):N0} | {Measuring.Median(pairs.Select(pair => pair.Slm.ProcessorMilliseconds)):N0} | {Measuring.Median(pairs.Select(pair => pair.Clm.ProcessorMilliseconds / pair.Slm.ProcessorMilliseconds)):0.00} | {Measuring.Median(pairs.Select(pair => pair.Clm.StepMilliseconds / pair.Slm.StepMilliseconds)):0.00} | {Measuring.Median(pairs.Select(pair => pair.Clm.PeakMegabytes)):N0} | {Measuring.Median(pairs.Select(pair => pair.Slm.PeakMegabytes)):N0} |"));
 
-                Cost Measure(string mode) => Run(["worker", "--sizes", result.GetValue(sizes)!, "--vocab", $"{vocabulary}", "--dtype", result.GetValue(dtype)!, "--mode", mode, "--steps", $"{result.GetValue(steps)}"]);
+                Figure Measure(string mode) => Measuring.Run(Environment.ProcessPath!, ["worker", "--sizes", result.GetValue(sizes)!, "--vocab", $"{vocabulary}", "--dtype", result.GetValue(dtype)!, "--mode", mode, "--steps", $"{result.GetValue(steps)}"]);
             }
 
             return 0;
         });
         return command;
     }
-
-    private static double Median(IEnumerable<double> values)
-    {
-        var sorted = values.Order().ToList();
-        return sorted[sorted.Count / 2];
-    }
-
-    private static Cost Run(IEnumerable<string> arguments)
-    {
-        var start = new ProcessStartInfo(Environment.ProcessPath!, arguments) { RedirectStandardOutput = true, UseShellExecute = false };
-        start.Environment["OMP_WAIT_POLICY"] = "PASSIVE";
-        start.Environment["OMP_NUM_THREADS"] = $"{Environment.ProcessorCount}";
-        using var process = Process.Start(start)!;
-        var output = process.StandardOutput.ReadToEnd();
-        process.WaitForExit();
-        if (process.ExitCode != 0) throw new RhoException($"the measuring process exited with {process.ExitCode}; what it wrote is above");
-        using var json = JsonDocument.Parse(output);
-        double Number(string name) => json.RootElement.GetProperty(name).GetDouble();
-        return new Cost(Number("cpu_ms"), Number("step_ms"), Number("peak_mb"));
-    }
-
-    /// <summary>Of a step, in ms, and of its process, in MB.</summary>
-    private readonly record struct Cost(double Processor, double Wall, double PeakMegabytes);
 }

@@ -11,7 +11,11 @@ internal sealed record Sizes(string Key, string Name, int Hidden, int Layers, in
         new Sizes("default", "default", 256, 4, 8, 4, 4096, 256, 8),
         new Sizes("512x8", "512x8, vocab 32,000", 512, 8, 8, 4, 32_000, 512, 4),
         new Sizes("256x4", "256x4, vocab 128,000", 256, 4, 8, 4, 128_000, 512, 2),
+        new Sizes(TinyLlama, "TinyLlama 1.1B", 2048, 22, 32, 4, 32_000, 2048, 4),
     }.ToDictionary(sizes => sizes.Key, StringComparer.Ordinal);
+
+    /// <summary>For accelerators: no default of measurements on a CPU.</summary>
+    private const string TinyLlama = "tinyllama";
 
     private const string Description = "hidden x layers; default: 256 x 4, vocabulary 4,096";
 
@@ -19,7 +23,7 @@ internal sealed record Sizes(string Key, string Name, int Hidden, int Layers, in
     {
         Description = Description,
         AllowMultipleArgumentsPerToken = true,
-        DefaultValueFactory = _ => [.. All.Keys],
+        DefaultValueFactory = _ => [.. All.Keys.Where(key => key != TinyLlama)],
     }.With(option => option.AcceptOnlyFromAmong([.. All.Keys]));
 
     internal static Option<string> One() => new Option<string>("--sizes")
@@ -42,7 +46,7 @@ internal sealed record Sizes(string Key, string Name, int Hidden, int Layers, in
     internal Sizes With(int? length, int? batch) => (length ?? Length, batch ?? Batch) == (Length, Batch) ? this
         : this with { Length = length ?? Length, Batch = batch ?? Batch, Name = $"{Name}, {batch ?? Batch} x {length ?? Length} tokens" };
 
-    internal int Intermediate => (int)Math.Ceiling(Hidden * 8 / 3.0 / 32) * 32;
+    internal int Intermediate => Key == TinyLlama ? 5632 : (int)Math.Ceiling(Hidden * 8 / 3.0 / 32) * 32;
 
     internal ModelConfig Config(int contextLength) => new()
     {
@@ -57,10 +61,4 @@ internal sealed record Sizes(string Key, string Name, int Hidden, int Layers, in
     };
 
     internal int Tokens => Batch * Length;
-
-    internal IEnumerable<string> Arguments(string dtype, int steps, string mode) =>
-    [
-        "--hidden", $"{Hidden}", "--layers", $"{Layers}", "--heads", $"{Heads}", "--kv-heads", $"{KeyValueHeads}", "--vocab", $"{Vocabulary}", "--seq", $"{Length}",
-        "--batch", mode.StartsWith("generate", StringComparison.Ordinal) ? "8" : $"{Batch}", "--intermediate", $"{Intermediate}", "--dtype", dtype, "--steps", $"{steps}", "--threads", $"{Environment.ProcessorCount}", "--modes", mode.StartsWith("generate", StringComparison.Ordinal) ? "generate" : mode,
-    ];
 }

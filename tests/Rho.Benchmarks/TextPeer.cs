@@ -3,7 +3,7 @@ using System.Text.Json;
 
 namespace Rho.Benchmarks;
 
-/// <summary>sentencepiece_peer.py, where Python has SentencePiece; and other processes that print one JSON object.</summary>
+/// <summary>sentencepiece_peer.py, where Python has SentencePiece.</summary>
 internal sealed class TextPeer
 {
     private static readonly string Script = Path.Combine(AppContext.BaseDirectory, "sentencepiece_peer.py");
@@ -32,16 +32,5 @@ internal sealed class TextPeer
         return null;
     }
 
-    public JsonElement Run(params IEnumerable<string> arguments) => Run(_python, [Script, .. arguments]);
-
-    /// <summary>The object that a program prints as its last line.</summary>
-    public static JsonElement Run(string program, IEnumerable<string> arguments)
-    {
-        using var process = Process.Start(new ProcessStartInfo(program, arguments) { RedirectStandardOutput = true, UseShellExecute = false })!;
-        var output = process.StandardOutput.ReadToEnd();
-        process.WaitForExit();
-        if (process.ExitCode != 0 || output.Split('\n', StringSplitOptions.RemoveEmptyEntries) is not [.., var last]) throw new RhoException($"{program} measured nothing and exited with {process.ExitCode}; what it wrote is above");
-        using var json = JsonDocument.Parse(last);
-        return json.RootElement.Clone();
-    }
+    public JsonElement Run(params IEnumerable<string> arguments) => Measuring.RunForJson(_python, [Script, .. arguments]);
 }

@@ -84,7 +84,7 @@ internal static class TokenizerSpeed
 
     private static (double Seconds, string Sha256) Ours(string model, string path, int rounds)
     {
-        var ours = TextPeer.Run(Environment.ProcessPath!, ["tokenizer", "worker", model, path, $"{rounds}"]);
+        var ours = Measuring.RunForJson(Environment.ProcessPath!, ["tokenizer", "worker", model, path, $"{rounds}"]);
         return (ours.GetProperty("seconds").GetDouble(), ours.GetProperty("sha256").GetString()!);
     }
 

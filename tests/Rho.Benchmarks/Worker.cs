@@ -1,8 +1,8 @@
 using System.CommandLine;
-using System.Diagnostics;
 using System.Globalization;
 using Rho.Model;
 using Rho.Selection;
+using Rho.Torch;
 using Rho.Training;
 using static TorchSharp.torch;
 
@@ -18,14 +18,15 @@ internal static class Worker
         var mode = new Option<string>("--mode") { DefaultValueFactory = _ => "score" };
         var steps = new Option<int>("--steps") { DefaultValueFactory = _ => 7 };
         var vocabulary = new Option<int?>("--vocab") { Description = "Instead of the sizes' own" };
+        var device = new Option<string>("--device") { DefaultValueFactory = _ => "cpu" };
         var (length, batch) = (Sizes.LengthOption(), Sizes.BatchOption());
-        var command = new Command("worker", "One figure, measured in this process") { sizes, dtype, mode, steps, vocabulary, length, batch };
+        var command = new Command("worker", "One figure, measured in this process") { sizes, dtype, mode, steps, vocabulary, length, batch, device };
         command.Hidden = true;
-        command.SetAction(result => Run(Sizes.All[result.GetValue(sizes)!].With(result.GetValue(length), result.GetValue(batch)) is var chosen && result.GetValue(vocabulary) is { } tokens ? chosen with { Vocabulary = tokens } : chosen, result.GetValue(dtype)!, result.GetValue(mode)!, result.GetValue(steps)));
+        command.SetAction(result => Run(Sizes.All[result.GetValue(sizes)!].With(result.GetValue(length), result.GetValue(batch)) is var chosen && result.GetValue(vocabulary) is { } tokens ? chosen with { Vocabulary = tokens } : chosen, result.GetValue(dtype)!, result.GetValue(mode)!, result.GetValue(steps), Devices.Resolve(result.GetValue(device)!)));
         return command;
     }
 
-    private static int Run(Sizes sizes, string dtype, string mode, int steps)
+    private static int Run(Sizes sizes, string dtype, string mode, int steps, Device device)
     {
         set_num_threads(Environment.ProcessorCount);
         var config = sizes.Config(sizes.Length);
@@ -37,40 +38,26 @@ internal static class Worker
         var made = sizes.Tokens;
         if (mode.StartsWith("generate-batch-", StringComparison.Ordinal))
         {
-            (step, made) = Generation.Step(config, compute, int.Parse(mode["generate-batch-".Length..], CultureInfo.InvariantCulture));
+            (step, made) = Generation.Step(config, compute, device, int.Parse(mode["generate-batch-".Length..], CultureInfo.InvariantCulture));
         }
         else if (mode == "score")
         {
-            var reference = ReferenceModel.Of(LanguageModel.Create(config, 0, CPU, compute), "none");
+            var reference = ReferenceModel.Of(LanguageModel.Create(config, 0, device, compute), "none");
             var losses = new float[tokens.Length];
             step = () => reference.Score(tokens, sizes.Batch, sizes.Length, [], losses, CancellationToken.None);
         }
         else
         {
-            step = TrainingStep(config, compute, new TokenBatch(tokens, sizes.Batch, sizes.Length, null), selective: mode == "slm-cached", random);
+            step = TrainingStep(config, compute, device, new TokenBatch(tokens, sizes.Batch, sizes.Length, null), selective: mode == "slm-cached", random);
         }
 
-        for (var i = 0; i < 2; i++) step();
-        var times = new double[steps];
-        var processor = Environment.CpuUsage.TotalTime;
-        for (var i = 0; i < steps; i++)
-        {
-            var begin = Stopwatch.GetTimestamp();
-            step();
-            times[i] = Stopwatch.GetElapsedTime(begin).TotalMilliseconds;
-        }
-
-        processor = Environment.CpuUsage.TotalTime - processor;
-        Array.Sort(times);
-        var median = times[steps / 2];
-        Console.WriteLine(string.Create(CultureInfo.InvariantCulture,
-            $"{{\"mode\": \"{mode}\", \"tokens_per_second\": {made / median * 1e3:0.0}, \"step_ms\": {median:0.00}, \"cpu_ms\": {processor.TotalMilliseconds / steps:0.00}, \"peak_mb\": {PeakMegabytes():0}}}"));
+        Measuring.Report(mode, made, steps, step);
         return 0;
     }
 
-    private static Action TrainingStep(ModelConfig config, ComputeType compute, TokenBatch batch, bool selective, Random random)
+    private static Action TrainingStep(ModelConfig config, ComputeType compute, Device device, TokenBatch batch, bool selective, Random random)
     {
-        var model = new TrainingModel(LanguageModel.Create(config, 0, CPU, ComputeType.Float32), new TrainingOptions { Compute = compute });
+        var model = new TrainingModel(LanguageModel.Create(config, 0, device, ComputeType.Float32), new TrainingOptions { Compute = compute });
         var optimizer = new AdamW(model.Parameters, model.Gradients, model.Layout, new OptimizerSection());
         var reference = new float[batch.Tokens.Length];
         foreach (ref var loss in reference.AsSpan()) loss = (float)(Math.Log(config.VocabularySize) + random.NextDouble());
@@ -87,8 +74,4 @@ internal static class Worker
             model.WeightsChanged();
         };
     }
-
-    private static double PeakMegabytes() =>
-        File.ReadLines("/proc/self/status").First(line => line.StartsWith("VmHWM", StringComparison.Ordinal)).Split((char[]?)null, StringSplitOptions.RemoveEmptyEntries) is var parts
-            ? double.Parse(parts[1], CultureInfo.InvariantCulture) / 1024 : 0;
 }

@@ -26,14 +26,12 @@ public sealed class ScriptTests : IDisposable
 
     public void Dispose() => Directory.Delete(folder, recursive: true);
 
-    [Theory]
-    [InlineData("test", "redis-server python3-torch python3-numpy")]
-    [InlineData("bench", "python3-torch python3-numpy")]
-    public async Task Script_PackagesOfTestsMissingAndNotAllowedToInstall_SaysWhatToInstall(string command, string expected)
+    [Fact]
+    public async Task Script_PackagesOfTestsMissingAndNotAllowedToInstall_SaysWhatToInstall()
     {
-        var (code, error) = await RunAsync(command);
+        var (code, error) = await RunAsync("test");
         Assert.Equal(1, code);
-        Assert.Contains("sudo apt-get install --no-install-recommends " + expected, error, StringComparison.Ordinal);
+        Assert.Contains("sudo apt-get install --no-install-recommends redis-server python3-torch python3-numpy", error, StringComparison.Ordinal);
     }
 
     [Theory]

@@ -17,21 +17,21 @@ public sealed class FaultTests : IAsyncLifetime
     private TokenShard _shard = null!;
     private float[] _expected = [];
 
-    public Task InitializeAsync()
+    public ValueTask InitializeAsync()
     {
         _shard = TestData.Shard(_folder["shard"], 1000, 700);
         _expected = TestData.Expected(_shard, true);
-        return Task.CompletedTask;
+        return ValueTask.CompletedTask;
     }
 
-    public async Task DisposeAsync()
+    public async ValueTask DisposeAsync()
     {
         for (var i = _owned.Count - 1; i >= 0; i--) await _owned[i].DisposeAsync().AsTask().WaitAsync(Patience);
         _shard.Dispose();
         _folder.Dispose();
     }
 
-    [RedisFact]
+    [Fact]
     [Trait("Category", "Slow")]
     public async Task LeaseHolderKilled_OtherGoesOnFromWhatIsCached()
     {
@@ -54,7 +54,7 @@ public sealed class FaultTests : IAsyncLifetime
         Assert.InRange(await other.MetricAsync("rho_scoring_tokens_scored_total"), 1, 700_000 - reached + 2 * Chunk);
     }
 
-    [RedisFact]
+    [Fact]
     [Trait("Category", "Slow")]
     public async Task LeaseHolderFrozen_OtherTakesOverAndItsLateWritesAreRefused()
     {
@@ -79,7 +79,7 @@ public sealed class FaultTests : IAsyncLifetime
         Assert.Equal(_expected, await ReadAsync(Client([frozen])));
     }
 
-    [RedisFact]
+    [Fact]
     [Trait("Category", "Slow")]
     public async Task RedisKilledAndBackEmpty_ScoringGoesOnAndCachesAgain()
     {
@@ -115,7 +115,7 @@ public sealed class FaultTests : IAsyncLifetime
         Assert.Equal(scored, await scorer.MetricAsync("rho_scoring_tokens_scored_total"));
     }
 
-    [RedisFact]
+    [Fact]
     public async Task RedisOutOfMemory_ScoringGoesOnUncached()
     {
         var redis = await RedisAsync("--maxmemory", "2mb", "--maxmemory-policy", "noeviction");
@@ -124,9 +124,13 @@ public sealed class FaultTests : IAsyncLifetime
         Assert.Equal(_expected, both[0]);
         Assert.Equal(_expected, both[1]);
         Assert.True(await scorers[0].MetricAsync("rho_scoring_cache_failures_total") + await scorers[1].MetricAsync("rho_scoring_cache_failures_total") > 0);
+        // Whoever was refused says so; reading goes on.
+        await EventuallyAsync(async () => (await scorers[0].HealthAsync() + await scorers[1].HealthAsync()).Contains("is full (OOM", StringComparison.Ordinal));
+        await EventuallyAsync(async () => await scorers[0].MetricAsync("rho_scoring_cache_impaired") + await scorers[1].MetricAsync("rho_scoring_cache_impaired") >= 1);
+        Assert.Equal(1, await scorers[0].MetricAsync("rho_scoring_cache_available"));
     }
 
-    [RedisFact]
+    [Fact]
     public async Task CacheBytesCorrupted_AreDroppedCountedAndScoredAgain()
     {
         var redis = await RedisAsync();
@@ -139,7 +143,7 @@ public sealed class FaultTests : IAsyncLifetime
         Assert.InRange(await scorer.MetricAsync("rho_scoring_tokens_scored_total"), 700_001, 700_000 + 7 * Chunk);
     }
 
-    [RedisFact]
+    [Fact]
     [Trait("Category", "Slow")]
     public async Task ClientStopsReading_OthersGoOnAndMemoryStaysFlat()
     {
@@ -192,7 +196,7 @@ public sealed class FaultTests : IAsyncLifetime
         Assert.Equal(TestData.Expected(small, true), await ReadAsync(Client([scorer]), shard: small));
     }
 
-    [RedisFact]
+    [Fact]
     [Trait("Category", "Slow")]
     public async Task TwoHundredStreams_AllGetTheirLosses()
     {
@@ -210,7 +214,7 @@ public sealed class FaultTests : IAsyncLifetime
         shards.ForEach(shard => shard.Dispose());
     }
 
-    [RedisFact]
+    [Fact]
     [Trait("Category", "Slow")]
     public async Task RollingRestartUnderLoad_CostsNoLoss()
     {

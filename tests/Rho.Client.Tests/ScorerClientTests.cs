@@ -6,14 +6,12 @@ using Rho.TestSupport;
 namespace Rho.Client.Tests;
 
 /// <summary>The client against real servers: the same losses whatever happens to them.</summary>
-public sealed class ScorerClientTests : IAsyncLifetime
+public sealed class ScorerClientTests : IAsyncDisposable
 {
     private readonly TempFolder _folder = new();
     private readonly List<IAsyncDisposable> _owned = [];
 
-    public Task InitializeAsync() => Task.CompletedTask;
-
-    public async Task DisposeAsync()
+    public async ValueTask DisposeAsync()
     {
         for (var i = _owned.Count - 1; i >= 0; i--) await _owned[i].DisposeAsync().AsTask().WaitAsync(TestData.Patience);
         _folder.Dispose();

@@ -29,7 +29,7 @@ public sealed class TraceTests : IDisposable
         _folder.Dispose();
     }
 
-    [RedisFact]
+    [Fact]
     public async Task ScoreShard_IsOneTrace_FromTheCallerToRedis()
     {
         await using var redis = await RedisServer.StartAsync();

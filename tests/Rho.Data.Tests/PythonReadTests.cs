@@ -32,9 +32,10 @@ public sealed class PythonReadTests : IDisposable
 
     public void Dispose() => _folder.Dispose();
 
-    [FileFact("/usr/bin/python3", "/usr/lib/python3/dist-packages/numpy")]
+    [Fact]
     public async Task NumPy_ReadsShardsAndScores_AsWritten()
     {
+        foreach (var needed in (string[])["/usr/bin/python3", "/usr/lib/python3/dist-packages/numpy"]) Assert.SkipUnless(Path.Exists(needed), $"there is no {needed}");
         TokenShard.Write(_folder.File("shard"), [1, 2, 3, 4, 5, 0], 3, 100, [new Piece(0, 0, 3, 0), new Piece(1, 0, 2, 1)]);
         string[] scores = ["f16", "f32", "log8"];
         foreach (var name in scores)

@@ -1,14 +1,18 @@
-using System.Runtime.InteropServices;
+using System.IO.Compression;
 using System.Text;
 using System.Text.Json;
 using FsCheck;
 using FsCheck.Fluent;
+using ZstdSharp;
+using ZstdSharp.Unsafe;
 
 namespace Rho.Data.Tests;
 
 public sealed class RecordReaderTests
 {
     private static readonly Gen<string> Value = Gen.ArrayOf(Gen.Elements("a", "ä", "😀", "\"", ",", "\n", "\r", "\\", "{", "}", "[", "]", " ", "\t")).Select(string.Concat);
+
+    private static readonly byte[] s_numbers = Encoding.UTF8.GetBytes(string.Join('\n', Enumerable.Range(0, 100_000)));
 
     [Fact]
     public void Csv_AnyFields_ComeBackAsWritten()
@@ -75,30 +79,97 @@ public sealed class RecordReaderTests
     }
 
     [Fact]
-    public unsafe void Zstd_SeveralFramesAndEmptyOnes_ReadAsOne_TruncatedOnesFail()
+    public void Zstd_SeveralFramesEmptyOnesAndOnesToSkip_ReadAsOne()
     {
-        var library = NativeLibrary.Load("libzstd.so.1");
-        var compress = (delegate* unmanaged<byte*, nuint, byte*, nuint, int, nuint>)NativeLibrary.GetExport(library, "ZSTD_compress");
-        byte[] Compress(byte[] content)
-        {
-            var output = new byte[content.Length + 1024];
-            fixed (byte* to = output, from = content) return output[..(int)compress(to, (nuint)output.Length, from, (nuint)content.Length, 3)];
-        }
+        byte[] skipped = [0x5A, 0x2A, 0x4D, 0x18, 4, 0, 0, 0, .. "abcd"u8];
+        var random = RandomBytes(300_000);
+        Assert.Equal([.. s_numbers, .. random], Unzstd([.. skipped, .. Zstd(s_numbers), .. Zstd([]), .. skipped, .. Zstd(random)]));
+        Assert.Empty(Unzstd(skipped));
+    }
 
-        var random = new byte[300_000];
-        new Random(5).NextBytes(random);
-        byte[] first = [.. Encoding.UTF8.GetBytes(string.Join('\n', Enumerable.Range(0, 100_000)))], all = [.. Compress(first), .. Compress([]), .. Compress(random)];
-        static byte[] Decompress(byte[] bytes)
+    [Fact]
+    public void Zstd_BrokenAnywhere_FailsAndSaysWhere()
+    {
+        var all = Zstd(RandomBytes(300_000));
+        static string Fault(byte[] bytes) => Assert.Throws<InvalidDataException>(() => Unzstd(bytes)).Message;
+        foreach (var length in new[] { 5, 1000, all.Length - 1 }) Assert.Equal($"the zstd data end early, at byte {length:N0}: the file is truncated", Fault(all[..length]));
+        Assert.StartsWith($"the zstd data are damaged, near byte {all.Length:N0}: Unknown frame descriptor", Fault([.. all, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]), StringComparison.Ordinal);
+        var damaged = all.ToArray();
+        damaged[200_000] ^= 1;
+        Assert.Contains("damaged", Fault(damaged), StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData(27, true)]
+    [InlineData(28, false)]
+    public void Zstd_WindowOverTheLimit_IsRefused(int windowLog, bool accepted)
+    {
+        var bytes = Zstd(s_numbers, windowLog);
+        if (accepted) Assert.Equal(s_numbers, Unzstd(bytes));
+        else Assert.Contains("more than 128 MiB", Assert.Throws<InvalidDataException>(() => Unzstd(bytes)).Message, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData(1)]
+    [InlineData(7)]
+    [InlineData(1024)]
+    [InlineData(1_000_000)]
+    public void Gzip_ZerosBehindTheData_ArePadding(int count)
+    {
+        var zeros = new byte[count];
+        Assert.Equal(s_numbers, Gunzip([.. Gzip(s_numbers), .. zeros]));
+        Assert.Equal([.. s_numbers, .. zeros], Gunzip([.. Gzip(s_numbers), .. Gzip(zeros), .. zeros]));
+        byte[] nothing = [0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 0, 3, 3, 0, .. new byte[8]];   // zeros of its own at its end
+        Assert.Empty(Gunzip([.. nothing, .. zeros]));
+    }
+
+    [Fact]
+    public void Gzip_BrokenOrFollowedByOtherThings_FailsAndSaysWhere()
+    {
+        var all = Gzip(RandomBytes(300_000));
+        static string Fault(byte[] bytes) => Assert.Throws<InvalidDataException>(() => Gunzip(bytes)).Message;
+        foreach (var length in new[] { 5, 1000, all.Length - 1 }) Assert.Contains("end early", Fault(all[..length]), StringComparison.Ordinal);
+        Assert.Contains("end early", Fault([.. all[..1000], .. new byte[5000]]), StringComparison.Ordinal);
+        foreach (var more in new byte[][] { [1, 2, 3], [.. "text"u8, .. new byte[100]] }) Assert.StartsWith("something that is not gzip follows", Fault([.. all, .. more]), StringComparison.Ordinal);
+    }
+
+    private static byte[] RandomBytes(int count)
+    {
+        var bytes = new byte[count];
+        new Random(5).NextBytes(bytes);
+        return bytes;
+    }
+
+    private static byte[] Zstd(byte[] content, int windowLog = 0)
+    {
+        using var compressor = new Compressor();
+        compressor.SetParameter(ZSTD_cParameter.ZSTD_c_windowLog, windowLog);
+        compressor.SetParameter(ZSTD_cParameter.ZSTD_c_checksumFlag, 1);
+        using var output = new MemoryStream();
+        // As a stream: a frame of known size has no window of its own.
+        using (var stream = new CompressionStream(output, compressor)) stream.Write(content);
+        return output.ToArray();
+    }
+
+    private static byte[] Unzstd(byte[] bytes) => ReadAll(new ZstdReadStream(new Dripping(bytes, largest: 5000)));
+
+    private static byte[] Gzip(byte[] content)
+    {
+        using var output = new MemoryStream();
+        using (var gzip = new GZipStream(output, CompressionLevel.Fastest)) gzip.Write(content);
+        return output.ToArray();
+    }
+
+    private static byte[] Gunzip(byte[] bytes) => ReadAll(new GzipReadStream(new MemoryStream(bytes)));
+
+    private static byte[] ReadAll(Stream stream)
+    {
+        using (stream)
         {
-            using var stream = new ZstdReadStream(new Dripping(bytes, largest: 5000));
             using var output = new MemoryStream();
             stream.CopyTo(output, 777);
             return output.ToArray();
         }
-
-        Assert.Equal([.. first, .. random], Decompress(all));
-        Assert.Contains("end early", Assert.Throws<InvalidDataException>(() => Decompress(all[..^10])).Message, StringComparison.Ordinal);
-        Assert.Contains("damaged", Assert.Throws<InvalidDataException>(() => Decompress([.. all, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10])).Message, StringComparison.Ordinal);
     }
 
     private static string[] Texts(string content, SourceFormat format, CorpusSource source)

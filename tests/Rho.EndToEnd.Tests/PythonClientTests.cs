@@ -12,7 +12,7 @@ public sealed class PythonClientTests(Workshop workshop) : IDisposable
 
     public void Dispose() => _folder.Dispose();
 
-    [PythonTheory("grpc", "google.protobuf", "numpy", "torch")]
+    [Theory]
     [InlineData("tests.test_shards")]
     [InlineData("tests.test_selection")]
     [InlineData("tests.test_generated")]
@@ -21,13 +21,13 @@ public sealed class PythonClientTests(Workshop workshop) : IDisposable
     public async Task OwnTests_Pass(string module) => await RunAsync("-m", "unittest", "-v", module);
 
     /// <summary>The wheel, and where PyPI can be reached the oldest and the newest protobuf that it is for.</summary>
-    [PythonTheory("grpc", "google.protobuf", "numpy", "torch")]
+    [Theory]
     [InlineData("tests.versions")]
     [Trait("Category", "Slow")]
     public async Task OwnTests_PassWithTheWheelAndOtherVersions(string module) => await RunAsync("-m", "unittest", "-v", module);
 
     /// <summary>What the user's loop selects is, batch by batch, what Rho's trainer would select of the same losses.</summary>
-    [PythonTheory("grpc", "google.protobuf", "numpy", "torch")]
+    [Theory]
     [InlineData("0.6")]
     [InlineData("0.07")]
     public async Task WorkedExample_SelectsWhatRhoSelects(string ratio)
@@ -58,6 +58,7 @@ public sealed class PythonClientTests(Workshop workshop) : IDisposable
 
     private static async Task RunAsync(params string[] arguments)
     {
+        Python.Need("grpc", "google.protobuf", "numpy", "torch");
         var start = new ProcessStartInfo(Python.Path, arguments)
         {
             WorkingDirectory = Path.Combine(Python.Root, "clients", "python"),
@@ -89,29 +90,21 @@ internal static class Python
     /// <summary>The repository.</summary>
     public static string Root { get; } = Ancestors(AppContext.BaseDirectory).First(folder => File.Exists(System.IO.Path.Combine(folder, "Rho.sln")));
 
-    /// <summary>Those modules that cannot be imported.</summary>
-    public static string Missing(string[] modules)
+    /// <summary>Skips the test where one of these modules cannot be imported.</summary>
+    public static void Need(params string[] modules)
     {
-        if (!File.Exists(Path)) return Path;
+        Assert.SkipUnless(File.Exists(Path), $"there is no {Path}");
         using var process = Process.Start(new ProcessStartInfo(Path, ["-c", "import importlib.util, sys\nfor m in sys.argv[1:]:\n try: found = importlib.util.find_spec(m)\n except ImportError: found = None\n if not found: print(m)", .. modules])
         {
             RedirectStandardOutput = true,
             UseShellExecute = false,
         })!;
-        return string.Join(", ", process.StandardOutput.ReadToEnd().Split('\n', StringSplitOptions.RemoveEmptyEntries));
+        var missing = string.Join(", ", process.StandardOutput.ReadToEnd().Split('\n', StringSplitOptions.RemoveEmptyEntries));
+        Assert.SkipUnless(missing.Length == 0, $"not installed for {Path}: {missing}");
     }
 
     private static IEnumerable<string> Ancestors(string folder)
     {
         for (var at = new DirectoryInfo(folder); at is not null; at = at.Parent) yield return at.FullName;
-    }
-}
-
-/// <summary>A test that needs modules of Debian's Python; skipped where one is not installed.</summary>
-internal sealed class PythonTheoryAttribute : TheoryAttribute
-{
-    public PythonTheoryAttribute(params string[] modules)
-    {
-        if (Python.Missing(modules) is { Length: > 0 } missing) Skip = $"not installed for {Python.Path}: {missing}";
     }
 }

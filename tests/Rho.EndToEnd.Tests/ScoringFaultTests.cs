@@ -21,7 +21,7 @@ public sealed partial class ScoringFaultTests(Workshop workshop) : IAsyncLifetim
 
     private string Undisturbed => Path.Combine(Path.GetDirectoryName(workshop.CorpusFolder)!, "undisturbed");
 
-    public async Task InitializeAsync()
+    public async ValueTask InitializeAsync()
     {
         // Once for all of these tests.
         if (File.Exists(Path.Combine(Undisturbed, "scores.json"))) return;
@@ -29,14 +29,14 @@ public sealed partial class ScoringFaultTests(Workshop workshop) : IAsyncLifetim
         await using (scorer) await RhoProgram.SucceedAsync("score", "--corpus", workshop.CorpusFolder, "--scorer", address, "--out", Undisturbed);
     }
 
-    public async Task DisposeAsync()
+    public async ValueTask DisposeAsync()
     {
         for (var i = _owned.Count - 1; i >= 0; i--) await _owned[i].DisposeAsync();
         _http.Dispose();
         _folder.Dispose();
     }
 
-    [RedisFact]
+    [Fact]
     public async Task RedisKilledAndBackEmpty_SameBytesAndCachedAgain()
     {
         var redis = await RedisAsync();
@@ -54,7 +54,7 @@ public sealed partial class ScoringFaultTests(Workshop workshop) : IAsyncLifetim
         AssertUndisturbed("after");
     }
 
-    [RedisFact]
+    [Fact]
     [Trait("Category", "Slow")]
     public async Task CachedValuesDamagedAndCutShort_AreScoredAgain()
     {
@@ -79,7 +79,7 @@ public sealed partial class ScoringFaultTests(Workshop workshop) : IAsyncLifetim
         Assert.True(await MetricAsync(scorer, "rho_scoring_cache_corrupt_total") > 0);
     }
 
-    [RedisFact]
+    [Fact]
     public async Task RollingRestartUnderLoad_NoBatchFails()
     {
         var redis = await RedisAsync();
@@ -98,7 +98,7 @@ public sealed partial class ScoringFaultTests(Workshop workshop) : IAsyncLifetim
         AssertUndisturbed("rolled");
     }
 
-    [RedisFact]
+    [Fact]
     [Trait("Category", "Slow")] // as long as it takes to count a silent scorer as dead
     public async Task ScorerFrozen_OtherGoesOn()
     {

@@ -27,7 +27,7 @@ public sealed class Workshop : IAsyncLifetime
 
     public string Reference => _folder["reference"];
 
-    public async Task InitializeAsync()
+    public async ValueTask InitializeAsync()
     {
         var data = QuickstartCorpus.Generate(3, 20_000, 250_000, 20_000);
         QuickstartCorpus.Write(Text, data.Crawl);
@@ -43,10 +43,10 @@ public sealed class Workshop : IAsyncLifetime
         Assert.InRange(Corpus.Open(CorpusFolder).Shards.Count, 5, 20);
     }
 
-    public Task DisposeAsync()
+    public ValueTask DisposeAsync()
     {
         _folder.Dispose();
-        return Task.CompletedTask;
+        return ValueTask.CompletedTask;
     }
 }
 

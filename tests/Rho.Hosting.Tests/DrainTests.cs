@@ -122,7 +122,7 @@ public class DrainTests
         Assert.Equal("the loop broke", error.Message);
     }
 
-    private static Process StartProcess(params string[] arguments) => Process.Start(new ProcessStartInfo("dotnet", [typeof(DrainTests).Assembly.Location, .. arguments])
+    private static Process StartProcess(params string[] arguments) => Process.Start(new ProcessStartInfo(Environment.ProcessPath!, ["serve", .. arguments])
     {
         UseShellExecute = false,
         RedirectStandardOutput = true,

@@ -2,6 +2,8 @@ using System.Net;
 using System.Net.Http.Headers;
 using System.Text.Json;
 using Google.Protobuf;
+using Google.Protobuf.WellKnownTypes;
+using Google.Rpc;
 using Grpc.Core;
 using Grpc.Net.Client;
 
@@ -56,8 +58,27 @@ public class ErrorTests
         await using var host = await ProbeHost.Start();
         using var channel = host.Channel();
         var error = await Assert.ThrowsAsync<RpcException>(() => new Probe.ProbeClient(channel).UnaryAsync(new ProbeRequest { Action = "overloaded" }).ResponseAsync);
+        Assert.Equal(Duration.FromTimeSpan(TimeSpan.FromSeconds(1.5)), error.GetRpcStatus()!.GetDetail<RetryInfo>()!.RetryDelay);
         Assert.Equal("2", error.Trailers.GetValue("retry-after"));
         Assert.Equal("1500", error.Trailers.GetValue("grpc-retry-pushback-ms"));
+    }
+
+    [Fact]
+    public async Task Grpc_WhatTheCallerCanPutRight_IsInTheDetails()
+    {
+        await using var host = await ProbeHost.Start();
+        using var channel = host.Channel();
+        var violation = Assert.Single((await Details("field")).GetDetail<BadRequest>()!.FieldViolations);
+        Assert.Equal(("top_p", "top_p: 2 is more than 1"), (violation.Field, violation.Description));
+        Assert.Equal("CONTEXT_LENGTH_EXCEEDED", (await Details("long")).GetDetail<ErrorInfo>()!.Reason);
+
+        async Task<Google.Rpc.Status> Details(string action)
+        {
+            var error = await Assert.ThrowsAsync<RpcException>(() => new Probe.ProbeClient(channel).UnaryAsync(new ProbeRequest { Action = action }).ResponseAsync);
+            var status = error.GetRpcStatus()!;
+            Assert.Equal((StatusCode.InvalidArgument, (int)StatusCode.InvalidArgument, error.Status.Detail), (error.StatusCode, status.Code, status.Message));
+            return status;
+        }
     }
 
     [Fact]

@@ -1,8 +1,12 @@
 using System.Diagnostics;
 using System.Net;
 using System.Text.Json;
+using Google.Protobuf;
+using Google.Protobuf.Reflection;
 using Grpc.Core;
 using Grpc.Health.V1;
+using V1 = Grpc.Reflection.V1;
+using V1Alpha = Grpc.Reflection.V1Alpha;
 using static Grpc.Health.V1.HealthCheckResponse.Types;
 
 namespace Rho.Hosting.Tests;
@@ -91,7 +95,10 @@ public class HealthTests
     public async Task PythonClient_HealthAndReflection_Work()
     {
         await using var host = await ProbeHost.Start();
-        var start = new ProcessStartInfo("/usr/bin/python3", [Path.Combine(AppContext.BaseDirectory, "grpc_probe.py"), Path.Combine(AppContext.BaseDirectory, "protos"), $"127.0.0.1:{host.Addresses.Grpc!.Port}"])
+        var descriptors = Path.GetTempFileName();
+        var protos = new FileDescriptorSet { File = { HealthReflection.Descriptor.ToProto(), V1.ReflectionReflection.Descriptor.ToProto(), V1Alpha.ReflectionReflection.Descriptor.ToProto() } };
+        await File.WriteAllBytesAsync(descriptors, protos.ToByteArray());
+        var start = new ProcessStartInfo("/usr/bin/python3", [Path.Combine(AppContext.BaseDirectory, "grpc_probe.py"), descriptors, $"127.0.0.1:{host.Addresses.Grpc!.Port}"])
         {
             UseShellExecute = false,
             RedirectStandardOutput = true,
@@ -101,6 +108,7 @@ public class HealthTests
         var errors = python.StandardError.ReadToEndAsync();
         var output = await python.StandardOutput.ReadToEndAsync().WaitAsync(TimeSpan.FromSeconds(90));
         await python.WaitForExitAsync().WaitAsync(ProbeHost.Limit);
+        File.Delete(descriptors);
         Assert.True(python.ExitCode == 0, await errors);
 
         using var json = JsonDocument.Parse(output);
@@ -116,6 +124,9 @@ public class HealthTests
             Assert.Equal(["Unary", "ServerStream", "ClientStream", "Duplex"], result.GetProperty($"{version}:methods").EnumerateArray().Select(name => name.GetString()));
             Assert.Equal(1, result.GetProperty($"{version}:nested").GetInt32());
             Assert.Equal((int)StatusCode.NotFound, result.GetProperty($"{version}:error").GetInt32());
+            Assert.Equal(
+                ["grpc.health.v1.Health 2", "grpc.reflection.v1.ServerReflection 1", "grpc.reflection.v1alpha.ServerReflection 1", "rho.hosting.tests.Probe 4"],
+                result.GetProperty($"{version}:described").EnumerateObject().Select(service => $"{service.Name} {service.Value}").Order(StringComparer.Ordinal));
         }
     }
 

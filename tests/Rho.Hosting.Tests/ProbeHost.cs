@@ -75,6 +75,8 @@ internal sealed class ProbeService(ServiceHealth health) : Probe.ProbeBase
             case "sleep": await Task.Delay(TimeSpan.FromSeconds(1), CancellationToken.None); return;
             case "hang": await Task.Delay(Timeout.Infinite, cancellationToken); return;
             case "user": throw new RhoException("the value is 7; 1 to 5 is right");
+            case "field": throw new InvalidFieldException("top_p", "2 is more than 1");
+            case "long": throw new ContextLengthException("the prompt has 9 tokens: beyond the context of 8 tokens");
             case "missing": throw new NotFoundException("no model 'a'; there is 'b'");
             case "mismatch": throw new MismatchException("tokenizers differ: 1 and 2");
             case "corrupt": throw new CorruptDataException("the shard's checksum is 1 and was announced as 2");

@@ -1,8 +1,10 @@
+using Microsoft.Extensions.Time.Testing;
+
 namespace Rho.Hosting.Tests;
 
 public sealed class ServiceHealthTests : IDisposable
 {
-    private readonly ManualTime _time = new();
+    private readonly FakeTimeProvider _time = new();
     private readonly ServiceHealth _health;
     private readonly ServiceHealth.Worker _worker;
 

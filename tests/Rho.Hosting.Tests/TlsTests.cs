@@ -5,6 +5,7 @@ using System.Security.Cryptography.X509Certificates;
 using Grpc.Core;
 using Grpc.Health.V1;
 using Grpc.Net.Client;
+using Microsoft.Extensions.Time.Testing;
 
 namespace Rho.Hosting.Tests;
 
@@ -83,7 +84,7 @@ public sealed class TlsTests : IDisposable
     [Fact]
     public void Certificate_Renewed_ServesNewConnections()
     {
-        var time = new ManualTime();
+        var time = new FakeTimeProvider();
         var tls = new Tls(Options, time);
         var before = Served();
         _authority.Issue("localhost").Write(Certificate, Key);

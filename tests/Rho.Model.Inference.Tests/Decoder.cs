@@ -1,4 +1,5 @@
 using System.Text.Json;
+using Rho.TestSupport;
 using static TorchSharp.torch;
 
 namespace Rho.Model.Inference.Tests;
@@ -16,7 +17,7 @@ internal sealed class Decoder(DecodingModel model) : IDisposable
 
     public static Decoder Load(string kind, DecodingBackend backend, ComputeType compute = ComputeType.Float32, int threads = 2, WeightFormat weights = WeightFormat.Model) =>
         new(DecodingModel.Create(
-            LanguageModel.Load(Path.Combine(Data, kind), CPU, compute),
+            LanguageModel.Load(Path.Combine(Data, kind), backend == DecodingBackend.Torch ? TestDevice.Device : CPU, compute),
             new DecodingOptions { Backend = backend, CacheBytes = 8 << 20, MaxBatchTokens = 160, Threads = threads, Weights = weights }));
 
     public static List<Case> Cases(string kind) => JsonSerializer.Deserialize<List<Case>>(File.ReadAllText(Path.Combine(Data, kind, "expected.json")), s_json)!;

@@ -1,6 +1,6 @@
 using System.Runtime.InteropServices;
 using Rho.Data;
-using static TorchSharp.torch;
+using Rho.TestSupport;
 
 namespace Rho.Model.Tests;
 
@@ -15,9 +15,9 @@ public sealed class NumericsTests
     public void Score_EqualsPyTorch(string kind)
     {
         using var expected = SafetensorsFile.Open(Path.Combine(Data, kind, "expected.safetensors"));
-        using var model = ReferenceModel.Of(LanguageModel.Load(Path.Combine(Data, kind), CPU, ComputeType.Float32), "none");
+        using var model = ReferenceModel.Of(LanguageModel.Load(Path.Combine(Data, kind), TestDevice.Device, ComputeType.Float32), "none");
         var batch = Batch(expected, withDocuments: false);
-        if (batch.Length > model.ContextLength) return;   // dynamic scaling beyond the context is a matter of inference; covered by Evaluate below
+        Assert.SkipWhen(batch.Length > model.ContextLength, "scaled by the length: whole sequences beyond the context are for inference");
         var losses = new float[batch.Tokens.Length];
         model.Score(batch.Tokens, batch.Sequences, batch.Length, [], losses, CancellationToken.None);
         AssertClose(Floats(expected, "loss"), losses, 1e-4f);
@@ -41,7 +41,7 @@ public sealed class NumericsTests
                 var (losses, weights, shares) = (new float[batch.Tokens.Length], new float[batch.Tokens.Length], Floats(expected, "weights"));
                 model.AccumulateGradients(batch, Weigh(shares), losses, weights);
                 AssertClose(Floats(expected, "loss" + suffix), losses, 1e-4f);
-                var gradients = model.Gradients.data<float>().ToArray();
+                var gradients = model.Gradients.cpu().data<float>().ToArray();
                 foreach (var span in model.Layout)
                     AssertClose(Floats(expected, $"gradient{suffix}.{span.Name}"), gradients.AsSpan((int)span.Offset, (int)span.Count), 1e-4f);
 
@@ -66,7 +66,7 @@ public sealed class NumericsTests
         }
 
         foreach (var span in model.Layout)
-            AssertClose(Floats(expected, $"gradient.{span.Name}"), model.Gradients.data<float>().ToArray().AsSpan((int)span.Offset, (int)span.Count), 1e-4f);
+            AssertClose(Floats(expected, $"gradient.{span.Name}"), model.Gradients.cpu().data<float>().ToArray().AsSpan((int)span.Offset, (int)span.Count), 1e-4f);
     }
 
     [Fact]
@@ -79,7 +79,7 @@ public sealed class NumericsTests
         model.AccumulateGradients(batch, Weigh(Floats(expected, "weights")), losses, new float[losses.Length]);
         AssertClose(Floats(expected, "loss"), losses, 0.05f);
         model.AccumulateGradients(batch, Weigh(Floats(expected, "weights")), losses, new float[losses.Length]);
-        var gradients = Array.ConvertAll(model.Gradients.data<float>().ToArray(), sum => sum / 2);
+        var gradients = Array.ConvertAll(model.Gradients.cpu().data<float>().ToArray(), sum => sum / 2);
         foreach (var span in model.Layout)
             AssertClose(Floats(expected, $"gradient.{span.Name}"), gradients.AsSpan((int)span.Offset, (int)span.Count), 0.05f);
     }
@@ -103,7 +103,7 @@ public sealed class NumericsTests
         for (var i = 0; i < weights.Length; i++) weights[i] = float.IsNaN(losses[i]) ? 0 : shares[i];
     };
 
-    internal static TrainingModel Load(string kind, TrainingOptions options) => new(LanguageModel.Load(Path.Combine(Data, kind), CPU, ComputeType.Float32), options);
+    internal static TrainingModel Load(string kind, TrainingOptions options) => new(LanguageModel.Load(Path.Combine(Data, kind), TestDevice.Device, ComputeType.Float32), options);
 
     internal static TokenBatch Batch(SafetensorsFile file, bool withDocuments)
     {

@@ -256,37 +256,18 @@ public sealed class RedisLossStoreTests : LossStoreTests, IAsyncLifetime
     private readonly ScoringMetrics _metrics = new();
     private RedisServer? _redis;
 
-    public async Task InitializeAsync()
+    public async ValueTask InitializeAsync()
     {
-        if (RedisServer.IsInstalled) _redis = await RedisServer.StartAsync();
+        _redis = await RedisServer.StartAsync();
     }
 
-    public async Task DisposeAsync()
+    public async ValueTask DisposeAsync()
     {
         if (_redis is not null) await _redis.DisposeAsync();
         _metrics.Dispose();
     }
 
-    [RedisFact]
-    public async Task Write_AfterTheLeasePassedOn_IsRefused()
-    {
-        await using var store = await StoreAsync();
-        var key = Key();
-        var old = await store.TryLeaseAsync(key, 0, default);
-        await old!.WriteAsync(0, Payload(key, 0), default);
-        // As after a pause longer than the lease: it has expired, and another one has it.
-        await _redis!.CommandAsync("DEL", LeaseKey(key));
-        await using var next = await store.TryLeaseAsync(key, 0, default);
-        Assert.True(next!.FencingToken > old.FencingToken);
-
-        await Assert.ThrowsAsync<LeaseLostException>(() => old.WriteAsync(1, Payload(key, 1), default));
-        Assert.Equal(new[] { true, false, false, false }, await store.PresentAsync(key, 0, key.Grid.Chunks, default));
-        await old.DisposeAsync();
-        Assert.True(await store.IsLeasedAsync(key, default));
-        await next.WriteAsync(1, Payload(key, 1), default);
-    }
-
-    [RedisFact]
+    [Fact]
     public async Task Lease_HolderGoneWithoutRelease_ExpiresAndALiveOneIsRenewed()
     {
         await using var store = await StoreAsync(lease: TimeSpan.FromSeconds(2));
@@ -297,14 +278,14 @@ public sealed class RedisLossStoreTests : LossStoreTests, IAsyncLifetime
             Assert.Null(await store.TryLeaseAsync(key, 0, default));
         }
 
-        await _redis!.CommandAsync("SET", LeaseKey(key), "7:dead", "PX", "500");
+        await _redis!.CommandAsync("SET", LeaseKey(key), "dead", "PX", "500");
         Assert.Null(await store.TryLeaseAsync(key, 0, default));
         await Task.Delay(700);
         await using var next = await store.TryLeaseAsync(key, 0, default);
         Assert.NotNull(next);
     }
 
-    [RedisTheory]
+    [Theory]
     [InlineData("flip")]
     [InlineData("truncate")]
     [InlineData("swap")]
@@ -331,7 +312,7 @@ public sealed class RedisLossStoreTests : LossStoreTests, IAsyncLifetime
         Assert.Equal(1, counter.Count);
     }
 
-    [RedisFact]
+    [Fact]
     public async Task Write_LargeChunk_KeepsEveryValueUnder64KiB()
     {
         await using var store = await StoreAsync();
@@ -342,7 +323,7 @@ public sealed class RedisLossStoreTests : LossStoreTests, IAsyncLifetime
         Assert.InRange(int.Parse(longest[1..]), 50_000, 65_536);
     }
 
-    [RedisFact]
+    [Fact]
     public async Task Write_WithTimeToLive_Expires()
     {
         await using var store = await StoreAsync(ttl: TimeSpan.FromSeconds(100));
@@ -352,7 +333,7 @@ public sealed class RedisLossStoreTests : LossStoreTests, IAsyncLifetime
         Assert.InRange(int.Parse(left[1..]), 90_000, 100_000);
     }
 
-    [RedisFact]
+    [Fact]
     public async Task Redis_KilledAndBackEmpty_IsNoticedAndUsedAgain()
     {
         await using var store = await StoreAsync();
@@ -369,7 +350,7 @@ public sealed class RedisLossStoreTests : LossStoreTests, IAsyncLifetime
         Assert.Equal(4, (await store.ReadAsync(key, 0, 4, default)).Count);
     }
 
-    [RedisFact]
+    [Fact]
     public async Task Write_RedisOutOfMemory_IsRefusedWhileReadsGoOn()
     {
         await using var store = await StoreAsync();
@@ -387,7 +368,7 @@ public sealed class RedisLossStoreTests : LossStoreTests, IAsyncLifetime
         await lease.WriteAsync(1, Payload(key, 1), default);
     }
 
-    [RedisFact]
+    [Fact]
     public async Task Connect_NobodyThere_SaysSoUnlessOptional()
     {
         var port = _redis!.Port;

@@ -20,13 +20,13 @@ public sealed class ReferenceScorerServiceTests : IAsyncLifetime
 
     private ReferenceScorer.ReferenceScorerClient Client => new(_channel);
 
-    public async Task InitializeAsync()
+    public async ValueTask InitializeAsync()
     {
         _host = await TestData.StartAsync(_model, new ScoringOptions { CacheDirectory = _folder["cache"], MaxSequenceLength = 5000, MaxShardTokens = 1_000_000 });
         _channel = GrpcChannel.ForAddress(_host.Address);
     }
 
-    public async Task DisposeAsync()
+    public async ValueTask DisposeAsync()
     {
         _channel.Dispose();
         await _host.DisposeAsync().AsTask().WaitAsync(TestData.Patience);
@@ -162,7 +162,7 @@ public sealed class ReferenceScorerServiceTests : IAsyncLifetime
         });
         await stopping!.WaitAsync(TestData.Patience);
         Assert.True(error.StatusCode == StatusCode.Unavailable, error.ToString());
-        Assert.Equal((received / length).ToString(), error.Trailers.GetValue("rho-sequence-reached"));
+        Assert.Equal((received / length).ToString(), error.GetRpcStatus()!.GetDetail<Google.Rpc.ErrorInfo>()!.Metadata["sequence_reached"]);
         Assert.InRange(received, 1, 2 * 16_384);
     }
 

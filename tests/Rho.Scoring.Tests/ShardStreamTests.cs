@@ -7,20 +7,17 @@ using Rho.TestSupport;
 namespace Rho.Scoring.Tests;
 
 /// <summary>One shard's way to one client: leading, following, taking over, resuming, without a store and with one that fails.</summary>
-public sealed class ShardStreamTests : IAsyncLifetime
+public sealed class ShardStreamTests : IDisposable
 {
     private readonly TempFolder _folder = new();
     private readonly ScoringMetrics _metrics = new();
     private readonly List<ServedReference> _references = [];
 
-    public Task InitializeAsync() => Task.CompletedTask;
-
-    public Task DisposeAsync()
+    public void Dispose()
     {
         _references.ForEach(reference => reference.Dispose());
         _metrics.Dispose();
         _folder.Dispose();
-        return Task.CompletedTask;
     }
 
     [Theory]
@@ -328,6 +325,8 @@ public sealed class ShardStreamTests : IAsyncLifetime
 
         public bool Available => !IsAway;
 
+        public string? Trouble => IsAway ? "away" : store.Trouble;
+
         public Task<IReadOnlyList<byte[]>> ReadAsync(ScoreKey key, int first, int count, CancellationToken cancellation) => Here().ReadAsync(key, first, count, cancellation);
 
         public Task<bool[]> PresentAsync(ScoreKey key, int first, int end, CancellationToken cancellation) => Here().PresentAsync(key, first, end, cancellation);
@@ -345,8 +344,6 @@ public sealed class ShardStreamTests : IAsyncLifetime
 
         private sealed class Lease(FlakyStore store, ISegmentLease lease) : ISegmentLease
         {
-            public long FencingToken => lease.FencingToken;
-
             public Task WriteAsync(int chunk, ReadOnlyMemory<byte> payload, CancellationToken cancellation) =>
                 store.IsAway ? throw new StoreUnavailableException("away") : lease.WriteAsync(chunk, payload, cancellation);
 

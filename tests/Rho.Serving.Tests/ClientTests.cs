@@ -1,9 +1,7 @@
-using Xunit.Abstractions;
-
 namespace Rho.Serving.Tests;
 
 /// <summary>Clients that others wrote, against a real server.</summary>
-public sealed class ClientTests(ITestOutputHelper output)
+public sealed class ClientTests
 {
     private const string Python = "/usr/bin/python3";
 
@@ -13,33 +11,34 @@ public sealed class ClientTests(ITestOutputHelper output)
 
     private static string Protos => Path.Combine(AppContext.BaseDirectory, "protos");
 
-    [ToolFact("node", "npm"), Trait("Category", "Slow")]
+    [Fact, Trait("Category", "Slow")]
     public async Task OpenAiPackage_EveryRouteAndOption()
     {
-        if (!await HasPackagesAsync()) return;
+        await NeedPackagesAsync();
         await using var server = await TestServer.StartAsync();
         Assert.EndsWith("ok", await RunAsync("node", ["openai_client.mjs", server.Addresses.Http!.ToString()]), StringComparison.Ordinal);
         await server.IdleAsync();
     }
 
-    [ToolFact("node", "npm"), Trait("Category", "Slow")]
+    [Fact, Trait("Category", "Slow")]
     public async Task GrpcJs_GeneratesAndScores()
     {
-        if (!await HasPackagesAsync()) return;
+        await NeedPackagesAsync();
         await using var server = await TestServer.StartAsync();
         Assert.EndsWith("ok", await RunAsync("node", ["grpc_client.mjs", server.Addresses.Grpc!.Authority, Protos]), StringComparison.Ordinal);
     }
 
     // Debian's Python, whose packages ./rho test installs: another one first in the path has none of them.
-    [ToolFact(Python, "protoc")]
+    [Fact]
     public async Task PythonGrpc_GeneratesAndScores()
     {
+        Tool.Find("protoc");
         await using var server = await TestServer.StartAsync();
         Assert.EndsWith("ok", await RunAsync(Python, ["grpc_client.py", server.Addresses.Grpc!.Authority, Protos]), StringComparison.Ordinal);
         await server.IdleAsync();
     }
 
-    [ToolFact("curl")]
+    [Fact]
     public async Task Curl_StreamsAsItShould()
     {
         await using var server = await TestServer.StartAsync();
@@ -54,12 +53,12 @@ public sealed class ClientTests(ITestOutputHelper output)
         return printed.TrimEnd();
     }
 
-    /// <summary>Installs the npm packages once; false, with the reason as output, where they are not to be had: there is nothing to test then.</summary>
-    private async Task<bool> HasPackagesAsync()
+    /// <summary>Installs the npm packages once; the test is skipped, with the reason, where they are not to be had.</summary>
+    private static async Task NeedPackagesAsync()
     {
+        Tool.Find("node");
         var reason = await s_packages.Value;
-        if (reason.Length > 0) output.WriteLine(reason);
-        return reason.Length == 0;
+        Assert.SkipUnless(reason.Length == 0, reason);
     }
 
     private static async Task<string> InstallAsync()

@@ -67,7 +67,7 @@ public sealed class FaultTests
     [Fact, Trait("Category", "Slow")]
     public async Task Sigterm_UnderTraffic_FinishesWhatWasAccepted()
     {
-        using var process = Process.Start(new ProcessStartInfo(Environment.ProcessPath!, [typeof(FaultTests).Assembly.Location, "serve", TestModels.Folder()]) { RedirectStandardOutput = true, RedirectStandardError = true, UseShellExecute = false })!;
+        using var process = Process.Start(new ProcessStartInfo(Environment.ProcessPath!, ["serve", TestModels.Folder()]) { RedirectStandardOutput = true, RedirectStandardError = true, UseShellExecute = false })!;
         try
         {
             var line = await process.StandardOutput.ReadLineAsync().WaitAsync(s_patience);

@@ -291,14 +291,17 @@ public sealed class LifeTests : IDisposable
         preflight.Headers.Add("Access-Control-Request-Headers", "authorization, content-type");
         using var allowed = await server.Http.SendAsync(preflight);
         Assert.Equal(HttpStatusCode.NoContent, allowed.StatusCode);
-        Assert.Equal("authorization, content-type", Assert.Single(allowed.Headers.GetValues("Access-Control-Allow-Headers")));
+        Assert.Equal("authorization,content-type", Assert.Single(allowed.Headers.GetValues("Access-Control-Allow-Headers")));
+        Assert.Equal("600", Assert.Single(allowed.Headers.GetValues("Access-Control-Max-Age")));
         using var strange = new HttpRequestMessage(HttpMethod.Get, "/v1/models");
         strange.Headers.Add("Origin", "https://evil.example");
         using var refused = await server.Http.SendAsync(strange);
         Assert.False(refused.Headers.Contains("Access-Control-Allow-Origin"));
 
-        var page = await server.Http.GetStringAsync(new Uri("/", UriKind.Relative));
-        Assert.Contains("<title>Rho", page, StringComparison.Ordinal);
+        using var page = await server.Http.GetAsync(new Uri("/", UriKind.Relative));
+        Assert.Contains("<title>Rho", await page.Content.ReadAsStringAsync(), StringComparison.Ordinal);
+        Assert.Equal(("text/html", "no-cache"), (page.Content.Headers.ContentType!.MediaType, page.Headers.CacheControl!.ToString()));
+        Assert.Contains("default-src 'none'", Assert.Single(page.Headers.GetValues("Content-Security-Policy")), StringComparison.Ordinal);
         var document = JsonNode.Parse(await server.Http.GetStringAsync(new Uri("/openapi.json", UriKind.Relative)))!;
         foreach (var path in new[] { "/v1/completions", "/v1/chat/completions", "/v1/models", "/tokenize", "/detokenize", "/tokenizer_info" }) Assert.NotNull(document["paths"]![path]);
     }

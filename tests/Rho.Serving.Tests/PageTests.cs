@@ -5,7 +5,7 @@ namespace Rho.Serving.Tests;
 /// <summary>The built-in page in a real browser, without any other network.</summary>
 public sealed class PageTests
 {
-    [ToolFact("chromium"), Trait("Category", "Slow")]
+    [Fact, Trait("Category", "Slow")]
     public async Task Page_StreamsAnAnswerWithColouredTokens_AndShowsErrors()
     {
         await using var server = await TestServer.StartAsync();

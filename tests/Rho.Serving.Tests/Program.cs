@@ -2,9 +2,10 @@ using Microsoft.Extensions.Logging;
 using Rho.Hosting;
 using Rho.Model;
 using Rho.Serving;
+using Xunit.Runner.InProc.SystemConsole;
 
-// Run by the tests as a server of its own: serve FOLDER.
-if (args is not ["serve", var folder]) return 2;
+// The tests, or, run by them, a server of its own: serve FOLDER.
+if (args is not ["serve", var folder]) return await ConsoleRunner.Run(args);
 await ServingHost.RunAsync(
     new ServingOptions
     {

@@ -2,33 +2,24 @@ using System.Diagnostics;
 
 namespace Rho.Serving.Tests;
 
-/// <summary>A test that needs programs; it is skipped, with the reason, where one of them is not installed.</summary>
-[AttributeUsage(AttributeTargets.Method)]
-public sealed class ToolFactAttribute : FactAttribute
-{
-    public ToolFactAttribute(params string[] programs)
-    {
-        var missing = programs.Where(program => Tool.Find(program) is null).ToArray();
-        if (missing.Length > 0) Skip = $"not installed: {string.Join(", ", missing)}";
-    }
-}
-
 /// <summary>Programs that others wrote.</summary>
 internal static class Tool
 {
     private static readonly TimeSpan s_patience = TimeSpan.FromMinutes(3);
 
-    /// <summary>The program's path; null where it is not installed.</summary>
-    public static string? Find(string name)
+    /// <summary>The program's path; the test is skipped where it is not installed.</summary>
+    public static string Find(string name)
     {
         var folders = (Environment.GetEnvironmentVariable("PATH") ?? "").Split(Path.PathSeparator, StringSplitOptions.RemoveEmptyEntries);
-        return folders.Select(folder => Path.Combine(folder, name)).FirstOrDefault(File.Exists);
+        var path = folders.Select(folder => Path.Combine(folder, name)).FirstOrDefault(File.Exists);
+        Assert.SkipWhen(path is null, $"{name} is not installed");
+        return path;
     }
 
     /// <summary>Runs a program to its end: exit code, output, errors.</summary>
     public static async Task<(int ExitCode, string Output, string Errors)> RunAsync(string program, IEnumerable<string> arguments, string folder)
     {
-        var start = new ProcessStartInfo(Find(program)!, arguments) { WorkingDirectory = folder, RedirectStandardOutput = true, RedirectStandardError = true, UseShellExecute = false };
+        var start = new ProcessStartInfo(Find(program), arguments) { WorkingDirectory = folder, RedirectStandardOutput = true, RedirectStandardError = true, UseShellExecute = false };
         using var process = Process.Start(start)!;
         try
         {

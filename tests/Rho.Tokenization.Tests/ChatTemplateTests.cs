@@ -1,4 +1,5 @@
 using System.Text.Json;
+using Microsoft.Extensions.Time.Testing;
 
 namespace Rho.Tokenization.Tests;
 
@@ -10,7 +11,7 @@ public sealed class ChatTemplateTests
     private static readonly Dictionary<string, string> Tokens =
         Recorded.GetProperty("tokens").EnumerateObject().ToDictionary(field => field.Name, field => field.Value.GetString()!);
 
-    private static readonly FixedTime Time = new(DateTimeOffset.Parse(Recorded.GetProperty("now").GetString()! + "+00:00"));
+    private static readonly FakeTimeProvider Time = new(DateTimeOffset.Parse(Recorded.GetProperty("now").GetString()! + "+00:00"));
 
     public static TheoryData<string> Names() => [.. Recorded.GetProperty("templates").EnumerateArray().Select(item => item.GetProperty("name").GetString()!)];
 
@@ -123,12 +124,5 @@ public sealed class ChatTemplateTests
             Directory.Delete(folder, recursive: true);
             Directory.Delete(copy, recursive: true);
         }
-    }
-
-    private sealed class FixedTime(DateTimeOffset now) : TimeProvider
-    {
-        public override DateTimeOffset GetUtcNow() => now;
-
-        public override TimeZoneInfo LocalTimeZone => TimeZoneInfo.Utc;
     }
 }

@@ -94,10 +94,10 @@ public sealed partial class ProcessTests : IDisposable
         while (LastStep(run) < step && !process.HasExited && limit.Elapsed < 2 * World.Patience) await Task.Delay(20);
     }
 
-    [MpiFact]
+    [Fact]
     public Task Run_TwoRanks_EqualOneProcess() => RanksEqualOneProcessAsync(2, "");
 
-    [MpiTheory]
+    [Theory]
     [Trait("Category", "Slow")]
     [InlineData(3, "")]
     [InlineData(4, "")]
@@ -139,7 +139,7 @@ public sealed partial class ProcessTests : IDisposable
     private static List<JsonNode> Steps(RunFile run) =>
         [.. File.ReadLines(Path.Combine(run.Output, "metrics.jsonl")).Select(line => JsonNode.Parse(line)!).Where(line => line["event"]!.GetValue<string>() == "step")];
 
-    [MpiFact]
+    [Fact]
     [Trait("Category", "Slow")]
     public async Task Run_TwoRanks_StoppedAndResumed_EqualsUninterrupted()
     {
@@ -161,7 +161,7 @@ public sealed partial class ProcessTests : IDisposable
         Assert.Contains("was trained by 2 processes", error, StringComparison.Ordinal);
     }
 
-    [MpiFact]
+    [Fact]
     [Trait("Category", "Slow")]
     public async Task Run_ARankDies_AllEndWithAnError()
     {
@@ -180,7 +180,7 @@ public sealed partial class ProcessTests : IDisposable
         Assert.True(HasCheckpoint());
     }
 
-    [MpiFact]
+    [Fact]
     [Trait("Category", "Slow")]
     public async Task Run_ARankCannotStart_AllEndWithItsReason()
     {

@@ -86,7 +86,7 @@ public class RunFileTests
 
     [Fact]
     public void Schema_IsCurrent() =>
-        // To renew it: RHO_WRITE_SCHEMA=trainer/run.schema.json dotnet test --filter Schema_IsCurrent
+        // To renew it: RHO_WRITE_SCHEMA=$PWD/trainer/run.schema.json ./rho test Schema_IsCurrent
         Assert.Equal(Schema(), File.ReadAllText(Path.Combine(AppContext.BaseDirectory, "run.schema.json")));
 
     private static string Schema()

@@ -13,9 +13,9 @@ public sealed class ServiceTests : IAsyncLifetime
     private TrainingHost _host = null!;
     private GrpcChannel _channel = null!;
 
-    public Task InitializeAsync() => StartAsync();
+    public async ValueTask InitializeAsync() => await StartAsync();
 
-    public async Task DisposeAsync()
+    public async ValueTask DisposeAsync()
     {
         await StopAsync();
         _world.Dispose();

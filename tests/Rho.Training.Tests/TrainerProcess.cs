@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Runtime.InteropServices;
+using Xunit.Runner.InProc.SystemConsole;
 
 namespace Rho.Training.Tests;
 
@@ -12,9 +13,10 @@ public static class TrainerProcess
     /// <summary>For the end of a process that trains beside other work; what is waited for comes in seconds on an idle machine.</summary>
     private static readonly TimeSpan s_patience = TimeSpan.FromMinutes(5);
 
-    /// <summary>The program: "train RUN.json" or "resume DIR"; SIGTERM stops the run.</summary>
+    /// <summary>The tests, or, run by them, "train RUN.json" or "resume DIR"; SIGTERM stops the run.</summary>
     public static async Task<int> Main(string[] arguments)
     {
+        if (arguments is not ["train" or "resume", ..]) return await ConsoleRunner.Run(arguments);
         using var stop = new CancellationTokenSource();
         using var onTerm = PosixSignalRegistration.Create(PosixSignal.SIGTERM, context =>
         {
@@ -46,12 +48,14 @@ public static class TrainerProcess
     /// <param name="holdAt">The step after which it holds until SIGTERM, or null to run to its end.</param>
     public static Process Start(long? holdAt, params string[] arguments) => Launch("dotnet", holdAt, ["exec", typeof(TrainerProcess).Assembly.Location, .. arguments]);
 
-    /// <summary>The program as several ranks on this machine.</summary>
-    public static Process StartRanks(int ranks, long? holdAt, params string[] arguments) =>
-        Launch("mpirun", holdAt, ["--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-np", $"{ranks}", "dotnet", "exec", typeof(TrainerProcess).Assembly.Location, .. arguments]);
+    /// <summary>The program as several ranks on this machine; the test is skipped where mpirun is not installed.</summary>
+    public static Process StartRanks(int ranks, long? holdAt, params string[] arguments)
+    {
+        Assert.SkipUnless(HasMpi, "mpirun is not installed (Debian: openmpi-bin)");
+        return Launch("mpirun", holdAt, ["--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-np", $"{ranks}", "dotnet", "exec", typeof(TrainerProcess).Assembly.Location, .. arguments]);
+    }
 
-    /// <summary>Whether mpirun is there to start ranks with.</summary>
-    public static bool HasMpi { get; } = (Environment.GetEnvironmentVariable("PATH") ?? "").Split(':').Any(directory => File.Exists(Path.Combine(directory, "mpirun")));
+    private static bool HasMpi { get; } = (Environment.GetEnvironmentVariable("PATH") ?? "").Split(':').Any(directory => File.Exists(Path.Combine(directory, "mpirun")));
 
     private static Process Launch(string program, long? holdAt, IEnumerable<string> arguments)
     {
@@ -79,23 +83,5 @@ public static class TrainerProcess
             if (!process.HasExited) process.Kill(entireProcessTree: true);
             process.Dispose();
         }
-    }
-}
-
-/// <summary>A test that starts ranks with mpirun; skipped where that is not installed.</summary>
-internal sealed class MpiFactAttribute : FactAttribute
-{
-    public MpiFactAttribute()
-    {
-        if (!TrainerProcess.HasMpi) Skip = "mpirun is not installed (Debian: openmpi-bin)";
-    }
-}
-
-/// <summary>As <see cref="MpiFactAttribute"/>, with data.</summary>
-internal sealed class MpiTheoryAttribute : TheoryAttribute
-{
-    public MpiTheoryAttribute()
-    {
-        if (!TrainerProcess.HasMpi) Skip = "mpirun is not installed (Debian: openmpi-bin)";
     }
 }

@@ -25,7 +25,7 @@ internal static class TrainCommand
         command.SetAction(async (result, cancellation) =>
         {
             var run = result.GetValue(resume) is { } directory ? TrainingRun.Resume(directory) : TrainingRun.Start(RunFile.Load(result.GetValue(file)!));
-            using var telemetry = TrainingRun.IsFollower ? null : OtlpExport.Start("rho-train");
+            using var telemetry = TrainingRun.IsFollower ? null : Telemetry.Start("rho-train");
             using var progress = TrainingRun.IsFollower ? null : new TrainingProgress("training");
             var ended = progress == null ? await run.RunAsync(cancellation) : await progress.RunAsync(run, cancellation);
             if (ended.State == RunState.Finished) return 0;

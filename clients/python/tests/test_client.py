@@ -118,6 +118,14 @@ class ScorerClientTest(unittest.TestCase):
             alone = read(self.client(encoding="f32"), sequences[i][None])[0]
             np.testing.assert_allclose(answers[i], alone, rtol=1e-3, atol=1e-3)
 
+    def test_a_shard_has_the_same_losses_whatever_else_is_scored(self):
+        tokens = tokens_of(1500, 64, seed=8)
+        first = read(self.client(), tokens)
+        others = threading.Thread(target=lambda: list(self.client().score(list(tokens_of(400, 37, seed=9)))))
+        others.start()
+        np.testing.assert_array_equal(read(self.client(), tokens), first)
+        others.join(60)
+
     def test_a_killed_scorer_costs_nothing_but_time(self):
         cache = Path(self.folder.name) / "cache"
         tokens = tokens_of(6000, 64, seed=5)
@@ -130,7 +138,10 @@ class ScorerClientTest(unittest.TestCase):
             if len(parts) == 3:
                 busy = max(client.info(), key=lambda info: info.queued_tokens).address
                 next(scorer for scorer in scorers if scorer.address == busy).kill()
-        np.testing.assert_array_equal(np.concatenate(parts), undisturbed)
+        # The scorers are processes of their own, whose products may be rounded otherwise: float16 steps apart, and seldom.
+        arrived = np.concatenate(parts)
+        np.testing.assert_allclose(arrived, undisturbed, rtol=2 ** -10)
+        self.assertLess(np.mean(arrived[:, 1:] != undisturbed[:, 1:]), 1e-3)
 
     def test_a_scorer_that_stops_in_order_hands_over(self):
         scorers = [self.start(), self.start()]

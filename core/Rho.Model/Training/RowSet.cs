@@ -60,7 +60,7 @@ internal sealed class RowSet : IDisposable
         }
 
         using var scope = NewDisposeScope();
-        sum.index_add_(0, IsAll ? subset.Index(sum.device) : tensor(subset.Within(this), device: sum.device), part, 1);
+        GradientSum.AddRows(sum, IsAll ? subset.Index(sum.device) : tensor(subset.Within(this), device: sum.device), part);
     }
 
     internal bool Contains(RowSet other) => ReferenceEquals(this, other) || IsAll || (!other.IsAll && other.Count <= Count && Array.TrueForAll(other.Within(this), at => at >= 0));

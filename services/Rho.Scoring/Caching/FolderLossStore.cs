@@ -21,7 +21,6 @@ public sealed class FolderLossStore : ILossStore
     private readonly ScoringMetrics _metrics;
     private readonly ILogger _logger;
     private readonly ConcurrentDictionary<string, ChunkLog> _logs = new(StringComparer.Ordinal);
-    private long _fence;
 
     /// <exception cref="RhoException">The folder cannot be made or written to.</exception>
     public FolderLossStore(string root, ScoringMetrics metrics, ILogger logger)
@@ -45,6 +44,8 @@ public sealed class FolderLossStore : ILossStore
     public string Kind => "folder";
 
     public bool Available => true;
+
+    public string? Trouble => null;
 
     public Task<IReadOnlyList<byte[]>> ReadAsync(ScoreKey key, int first, int count, CancellationToken cancellation) => Guard<IReadOnlyList<byte[]>>(() =>
     {
@@ -84,7 +85,7 @@ public sealed class FolderLossStore : ILossStore
         try
         {
             Recover(key, segment);
-            return new Lease(this, key, segment, @lock, Interlocked.Increment(ref _fence));
+            return new Lease(this, key, segment, @lock);
         }
         catch
         {
@@ -216,11 +217,9 @@ public sealed class FolderLossStore : ILossStore
         }
     }
 
-    private sealed class Lease(FolderLossStore store, ScoreKey key, int segment, FileStream @lock, long fencingToken) : ISegmentLease
+    private sealed class Lease(FolderLossStore store, ScoreKey key, int segment, FileStream @lock) : ISegmentLease
     {
         private readonly SemaphoreSlim _one = new(1);
-
-        public long FencingToken => fencingToken;
 
         public async Task WriteAsync(int chunk, ReadOnlyMemory<byte> payload, CancellationToken cancellation)
         {

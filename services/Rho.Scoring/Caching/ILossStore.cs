@@ -16,6 +16,9 @@ public interface ILossStore : IAsyncDisposable
     /// <summary>Whether calls have a chance now. A store that was lost becomes available again by itself.</summary>
     bool Available { get; }
 
+    /// <summary>What keeps the store from working as it should, and what to do about it, on one line; null: nothing.</summary>
+    string? Trouble { get; }
+
     /// <summary>
     /// Payloads of consecutive chunks from <paramref name="first"/> on: at most <paramref name="count"/>, up to the first that
     /// is missing. What fails its checksum is dropped, counted and reported as missing.
@@ -40,10 +43,10 @@ public interface ILossStore : IAsyncDisposable
 /// <summary>One writer's right to write the chunks of a shard's segment. It is renewed until disposed, and lost with its holder's life.</summary>
 public interface ISegmentLease : IAsyncDisposable
 {
-    /// <summary>Greater than that of every earlier lease of the segment in the store's memory.</summary>
-    long FencingToken { get; }
-
-    /// <summary>Stores a chunk. <see cref="LeaseLostException"/> where the lease has passed to another: nothing is written then.</summary>
+    /// <summary>
+    /// Stores a chunk. <see cref="LeaseLostException"/> where the lease has expired or passed to another: what is stored stays as it is
+    /// then, and a chunk that was missing may have been added, which is right whoever writes it.
+    /// </summary>
     Task WriteAsync(int chunk, ReadOnlyMemory<byte> payload, CancellationToken cancellation);
 }
 
@@ -59,6 +62,8 @@ public sealed class NoLossStore : ILossStore
     public string Kind => "none";
 
     public bool Available => false;
+
+    public string? Trouble => null;
 
     public Task<IReadOnlyList<byte[]>> ReadAsync(ScoreKey key, int first, int count, CancellationToken cancellation) => throw Absent();
 

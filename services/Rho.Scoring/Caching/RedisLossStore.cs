@@ -1,6 +1,5 @@
 using System.Buffers.Binary;
 using System.Diagnostics;
-using System.Globalization;
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using Microsoft.Extensions.Logging;
@@ -31,65 +30,65 @@ public sealed record RedisOptions
 /// <code>
 /// rho:{reference:shard}:layout:format:N        payload of chunk N, its first part
 /// rho:{reference:shard}:layout:format:N:P      part P &gt; 0, where a payload is larger than 60,000 bytes
-/// rho:{reference:shard}:layout:format:lease:S  who scores segment S: "fencing token:holder", expires
-/// rho:{reference:shard}:layout:format:fence    the last fencing token
+/// rho:{reference:shard}:layout:format:lease:S  who scores segment S: a value that no other lease ever has; expires
 /// </code>
 /// A value is a 24-byte header (magic, chunk, part, parts, payload bytes, checksum of the payload) and its part of the payload.
 /// Memory: 2 bytes per token in F16 (1 in Log8, 4 in F32), and under 400 bytes per chunk of 16,384 tokens for keys and headers.
 /// </summary>
+/// <remarks>
+/// No scripts: whether those are atomic, or allowed, depends on the server. What holds, and the single command that guards it:
+/// <list type="bullet">
+/// <item>One holder: SET NX with expiry takes a lease. Its value is set once, so who finds it has held the lease ever since.</item>
+/// <item>What is stored stays as it is: SET NX stores a part. Whoever is late, or writes without knowing that its lease is gone, adds what
+/// is missing or nothing; the checksum covers the whole address, and tells parts of two writers whose losses are rounded differently.</item>
+/// <item>A writer whose lease is gone, evicted and flushed ones included, learns it with its next write: GET of the lease follows the SETs.</item>
+/// <item>Renewing is PEXPIRE, then GET: who is late prolongs another's lease by one term, and stops.</item>
+/// <item>Releasing compares and deletes under WATCH: nobody's lease but the own is ever deleted.</item>
+/// </list>
+/// </remarks>
 public sealed class RedisLossStore : ILossStore
 {
     internal const int PartBytes = 60_000;
     internal const int HeaderBytes = 24;
     private const uint Magic = 0x314F4852; // "RHO1"
     private const int ReadBytes = 512 * 1024;
-    private static readonly TimeSpan ProbeInterval = TimeSpan.FromMilliseconds(500);
-
-    // Acquire: KEYS lease, fence; ARGV holder, lease ms, time to live ms (0: none).
-    private const string AcquireScript = """
-        if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
-        local token = redis.call('INCR', KEYS[2])
-        if ARGV[3] ~= '0' then redis.call('PEXPIRE', KEYS[2], ARGV[3]) end
-        redis.call('SET', KEYS[1], token .. ':' .. ARGV[1], 'NX', 'PX', ARGV[2])
-        return token
-        """;
-
-    // Write: KEYS lease, parts...; ARGV lease value, time to live ms (0: none), parts...
-    private const string WriteScript = """
-        if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-        for i = 2, #KEYS do
-          if ARGV[2] == '0' then redis.call('SET', KEYS[i], ARGV[i + 1])
-          else redis.call('SET', KEYS[i], ARGV[i + 1], 'PX', ARGV[2]) end
-        end
-        return 1
-        """;
-
-    private const string RenewScript = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end return 0";
-    private const string ReleaseScript = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
+    private static readonly TimeSpan WatchInterval = TimeSpan.FromMilliseconds(500);
+    private static readonly TimeSpan RecheckInterval = TimeSpan.FromSeconds(5);
 
     private readonly RedisOptions _options;
+    private readonly string _address;
     private readonly ConnectionMultiplexer _connection;
     private readonly ScoringMetrics _metrics;
     private readonly ILogger _logger;
     private readonly CancellationTokenSource _stop = new();
-    private readonly Task _probing;
+    private readonly Lock _gate = new();
+    private Task _watching = Task.CompletedTask;
     private volatile bool _available;
+    private volatile string? _trouble;
+    private long _troubledAt;
+    private int _reconnected;
+    private int _checked;
 
-    private RedisLossStore(RedisOptions options, ConnectionMultiplexer connection, bool available, ScoringMetrics metrics, ILogger logger)
+    private RedisLossStore(RedisOptions options, string address, ConnectionMultiplexer connection, ScoringMetrics metrics, ILogger logger)
     {
         _options = options;
+        _address = address;
         _connection = connection;
-        _available = available;
         _metrics = metrics;
         _logger = logger;
-        _probing = ProbeAsync(_stop.Token);
+        _connection.ConnectionRestored += (_, restored) =>
+        {
+            if (restored.ConnectionType == ConnectionType.Interactive) Interlocked.Increment(ref _reconnected);
+        };
     }
 
     public string Kind => "redis";
 
     public bool Available => _available;
 
-    /// <exception cref="RhoException">The configuration is no valid one, or Redis does not answer and is not optional.</exception>
+    public string? Trouble => _trouble;
+
+    /// <exception cref="RhoException">The configuration is no valid one, or Redis does not answer or cannot be used and is not optional.</exception>
     public static async Task<RedisLossStore> ConnectAsync(RedisOptions options, ScoringMetrics metrics, ILogger logger, CancellationToken cancellation = default)
     {
         ConfigurationOptions configuration;
@@ -104,29 +103,41 @@ public sealed class RedisLossStore : ILossStore
 
         if (configuration.EndPoints.Count == 0)
             throw new RhoException($"redis: '{options.Configuration}' names no server; give HOST:PORT");
-        configuration.AbortOnConnectFail = false;
+        var address = configuration.ToString(includePassword: false);
+        configuration.AbortOnConnectFail = !options.Optional;
         configuration.ConnectTimeout = (int)options.CommandTimeout.TotalMilliseconds;
-        configuration.SyncTimeout = (int)options.CommandTimeout.TotalMilliseconds;
+        configuration.SyncTimeout = configuration.AsyncTimeout = (int)options.CommandTimeout.TotalMilliseconds;
+        configuration.ReconnectRetryPolicy = new LinearRetry((int)WatchInterval.TotalMilliseconds);
+        // What cannot be sent now is scored without cache now; nothing queues for a server that may come back.
+        configuration.BacklogPolicy = BacklogPolicy.FailFast;
+        configuration.AllowAdmin = true; // for INFO
         configuration.ClientName = "rho-scorer";
-        var connection = await ConnectionMultiplexer.ConnectAsync(configuration).WaitAsync(cancellation).ConfigureAwait(false);
-        var available = true;
+        ConnectionMultiplexer connection;
         try
         {
-            await connection.GetDatabase().PingAsync().WaitAsync(options.CommandTimeout, cancellation).ConfigureAwait(false);
+            connection = await ConnectionMultiplexer.ConnectAsync(configuration).WaitAsync(cancellation).ConfigureAwait(false);
         }
-        catch (Exception e) when (e is RedisException or TimeoutException)
+        catch (RedisConnectionException e)
         {
-            available = false;
-            if (!options.Optional)
-            {
-                connection.Dispose();
-                throw new RhoException($"redis: no answer from {options.Configuration}; start Redis there, correct the address, or use a cache folder instead", e);
-            }
-
-            logger.LogWarning("Redis at {Address} does not answer: scoring without cache until it does", options.Configuration);
+            throw e.FailureType == ConnectionFailureType.AuthenticationFailure
+                ? new RhoException($"redis: {address} does not accept this user or password; give HOST:PORT,user=NAME,password=PASSWORD", e)
+                : new RhoException($"redis: no answer from {address}; start Redis there, correct the address, or use a cache folder instead", e);
         }
 
-        return new RedisLossStore(options, connection, available, metrics, logger);
+        var store = new RedisLossStore(options, address, connection, metrics, logger);
+        try
+        {
+            await store.CheckAsync(cancellation).ConfigureAwait(false);
+            if (!store.Available && !options.Optional) throw new RhoException($"redis: {store.Trouble}");
+        }
+        catch
+        {
+            await store.DisposeAsync().ConfigureAwait(false);
+            throw;
+        }
+
+        store._watching = store.WatchAsync(store._stop.Token);
+        return store;
     }
 
     public async Task<IReadOnlyList<byte[]>> ReadAsync(ScoreKey key, int first, int count, CancellationToken cancellation)
@@ -180,19 +191,14 @@ public sealed class RedisLossStore : ILossStore
     public async Task<ISegmentLease?> TryLeaseAsync(ScoreKey key, int segment, CancellationToken cancellation)
     {
         var holder = Guid.NewGuid().ToString("N");
-        var token = (long)await Evaluate(
-            AcquireScript,
-            [LeaseKey(key, segment), Prefix(key) + ":fence"],
-            [holder, Milliseconds(_options.LeaseTime), Milliseconds(2 * (_options.TimeToLive ?? TimeSpan.Zero))],
-            cancellation).ConfigureAwait(false);
-        return token == 0 ? null : new Lease(this, key, segment, token, $"{token}:{holder}");
+        var taken = await Run(database => database.LockTakeAsync(LeaseKey(key, segment), holder, _options.LeaseTime), cancellation).ConfigureAwait(false);
+        return taken ? new Lease(this, key, segment, holder) : null;
     }
 
     public async Task<bool> IsLeasedAsync(ScoreKey key, CancellationToken cancellation)
     {
-        var leases = await Run(
-            database => Task.WhenAll(Enumerable.Range(0, key.Grid.Segments).Select(segment => database.KeyExistsAsync(LeaseKey(key, segment)))), cancellation).ConfigureAwait(false);
-        return leases.Contains(true);
+        RedisKey[] leases = [.. Enumerable.Range(0, key.Grid.Segments).Select(segment => LeaseKey(key, segment))];
+        return await Run(database => database.KeyExistsAsync(leases), cancellation).ConfigureAwait(false) > 0;
     }
 
     public async Task<float[]> ProbeAsync(string reference, float[] losses, CancellationToken cancellation)
@@ -207,8 +213,8 @@ public sealed class RedisLossStore : ILossStore
     public async ValueTask DisposeAsync()
     {
         await _stop.CancelAsync().ConfigureAwait(false);
-        await _probing.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
-        _connection.Dispose();
+        await _watching.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        await _connection.DisposeAsync().ConfigureAwait(false);
         _stop.Dispose();
     }
 
@@ -224,8 +230,6 @@ public sealed class RedisLossStore : ILossStore
         Enumerable.Range(0, Parts(key, chunk)).Select(part => PartKey(key, chunk, part));
 
     private static int Parts(ScoreKey key, int chunk) => (key.PayloadBytes(chunk) + PartBytes - 1) / PartBytes;
-
-    private static string Milliseconds(TimeSpan time) => ((long)time.TotalMilliseconds).ToString(CultureInfo.InvariantCulture);
 
     private static byte[][] Split(ScoreKey key, int chunk, ReadOnlySpan<byte> payload)
     {
@@ -280,58 +284,89 @@ public sealed class RedisLossStore : ILossStore
         return payload;
     }
 
-    // EVAL with its text rather than by its hash: the scripts are short, and a Redis that came back empty knows none.
-    private Task<RedisResult> Evaluate(string script, RedisKey[] keys, object[] arguments, CancellationToken cancellation, [CallerMemberName] string operation = "") =>
-        Run(database => database.ExecuteAsync("EVAL", [script, keys.Length, .. keys.Cast<object>(), .. arguments]), cancellation, operation);
-
     private async Task<T> Run<T>(Func<IDatabase, Task<T>> command, CancellationToken cancellation, [CallerMemberName] string operation = "")
     {
         using var activity = ScoringMetrics.Activities.StartActivity($"redis {operation}", ActivityKind.Client);
         activity?.SetTag("db.system", "redis");
-        if (!_available) throw new StoreUnavailableException("Redis is away");
+        if (!_available) throw new StoreUnavailableException(_trouble ?? "Redis is away");
         try
         {
+            // The client looks for timeouts once a second only.
             return await command(_connection.GetDatabase()).WaitAsync(_options.CommandTimeout, cancellation).ConfigureAwait(false);
         }
         catch (RedisServerException e)
         {
             // Redis is there and says no: out of memory, read-only replica, loading its data.
             _metrics.CacheFailures.Add(1);
+            Say(available: true, RedisCheck.Refusal(e));
             throw new StoreUnavailableException($"Redis refuses: {e.Message}", e);
         }
         catch (Exception e) when (e is RedisException or TimeoutException or ObjectDisposedException)
         {
             _metrics.CacheFailures.Add(1);
-            if (_available)
-            {
-                _available = false;
-                _logger.LogWarning("Redis does not answer ({Reason}): scoring without cache until it does", e.GetType().Name);
-            }
-
+            Away(e);
             throw new StoreUnavailableException($"Redis is away: {e.Message}", e);
         }
     }
 
-    /// <summary>The circuit's other half: pings at intervals, so that a lost Redis is noticed when idle and used again once it answers.</summary>
-    private async Task ProbeAsync(CancellationToken stop)
+    /// <summary>
+    /// The circuit's other half: pings at intervals, so that a lost Redis is noticed when idle and used again once it answers. One that
+    /// was away, or connected to anew, or in trouble is tried again for what it must do.
+    /// </summary>
+    private async Task WatchAsync(CancellationToken stop)
     {
-        using var timer = new PeriodicTimer(ProbeInterval);
+        using var timer = new PeriodicTimer(WatchInterval);
         while (await timer.WaitForNextTickAsync(stop).ConfigureAwait(false))
         {
+            var recheck = _trouble is not null && Stopwatch.GetElapsedTime(Interlocked.Read(ref _troubledAt)) >= RecheckInterval;
+            if (!_available || recheck || Volatile.Read(ref _reconnected) != _checked)
+            {
+                await CheckAsync(stop).ConfigureAwait(false);
+                continue;
+            }
+
             try
             {
                 await _connection.GetDatabase().PingAsync().WaitAsync(_options.CommandTimeout, stop).ConfigureAwait(false);
-                if (_available) continue;
-                _available = true;
-                _logger.LogInformation("Redis answers again: scores are cached");
             }
             catch (Exception e) when (e is RedisException or TimeoutException)
             {
-                if (!_available) continue;
-                _available = false;
-                _logger.LogWarning("Redis does not answer ({Reason}): scoring without cache until it does", e.GetType().Name);
+                Away(e);
             }
         }
+    }
+
+    private async Task CheckAsync(CancellationToken cancellation)
+    {
+        var reconnected = Volatile.Read(ref _reconnected);
+        try
+        {
+            var check = await RedisCheck.RunAsync(_connection, _options, cancellation).ConfigureAwait(false);
+            _checked = reconnected;
+            if (Say(check.Usable, check.Trouble) && check.Usable && check.Trouble is null) _logger.LogInformation("Scores are cached at {Address}: {Server}", _address, check.Server);
+        }
+        catch (Exception e) when (e is RedisException or TimeoutException)
+        {
+            Away(e);
+        }
+    }
+
+    private void Away(Exception reason) => Say(available: false, "does not answer: scoring without cache until it does", $" ({reason.GetType().Name})");
+
+    /// <summary>Keeps how the server is, and logs trouble that is new. Whether anything is new.</summary>
+    private bool Say(bool available, string? trouble, string reason = "")
+    {
+        var line = trouble is null ? null : $"Redis at {_address} {trouble}";
+        lock (_gate)
+        {
+            Interlocked.Exchange(ref _troubledAt, Stopwatch.GetTimestamp());
+            if (available == _available && line == _trouble) return false;
+            _available = available;
+            _trouble = line;
+        }
+
+        if (line is not null) _logger.LogWarning("{Trouble}{Reason}", line, reason);
+        return true;
     }
 
     private sealed class Lease : ISegmentLease
@@ -339,30 +374,38 @@ public sealed class RedisLossStore : ILossStore
         private readonly RedisLossStore _store;
         private readonly ScoreKey _key;
         private readonly int _segment;
-        private readonly string _value;
+        private readonly RedisKey _leaseKey;
+        private readonly string _holder;
         private readonly CancellationTokenSource _stop = new();
         private readonly Task _renewing;
         private volatile bool _lost;
 
-        public Lease(RedisLossStore store, ScoreKey key, int segment, long fencingToken, string value)
+        public Lease(RedisLossStore store, ScoreKey key, int segment, string holder)
         {
             _store = store;
             _key = key;
             _segment = segment;
-            _value = value;
-            FencingToken = fencingToken;
+            _leaseKey = LeaseKey(key, segment);
+            _holder = holder;
             _renewing = RenewAsync(_stop.Token);
         }
-
-        public long FencingToken { get; }
 
         public async Task WriteAsync(int chunk, ReadOnlyMemory<byte> payload, CancellationToken cancellation)
         {
             if (_lost) throw Lost();
-            var ttl = Milliseconds(_store._options.TimeToLive ?? TimeSpan.Zero);
-            var written = (long)await _store.Evaluate(
-                WriteScript, [LeaseKey(_key, _segment), .. PartKeys(_key, chunk)], [_value, ttl, .. Split(_key, chunk, payload.Span)], cancellation).ConfigureAwait(false);
-            if (written == 0) throw Lost();
+            var parts = Split(_key, chunk, payload.Span);
+            var keys = PartKeys(_key, chunk).ToArray();
+            var held = await _store.Run(
+                database =>
+                {
+                    // One round trip: commands of a connection are answered in order, so the lease is looked at after the parts.
+                    var stored = parts.Select((part, i) => database.StringSetAsync(keys[i], part, _store._options.TimeToLive, When.NotExists)).ToArray();
+                    return HeldAfterAsync(database, Task.WhenAll(stored));
+                },
+                cancellation).ConfigureAwait(false);
+            if (held) return;
+            _lost = true;
+            throw Lost();
         }
 
         public async ValueTask DisposeAsync()
@@ -373,7 +416,7 @@ public sealed class RedisLossStore : ILossStore
             if (_lost) return;
             try
             {
-                await _store.Evaluate(ReleaseScript, [LeaseKey(_key, _segment)], [_value], CancellationToken.None).ConfigureAwait(false);
+                await _store.Run(database => database.LockReleaseAsync(_leaseKey, _holder), CancellationToken.None).ConfigureAwait(false);
             }
             catch (StoreUnavailableException)
             {
@@ -388,19 +431,25 @@ public sealed class RedisLossStore : ILossStore
             {
                 try
                 {
-                    var renewed = (long)await _store.Evaluate(
-                        RenewScript, [LeaseKey(_key, _segment)], [_value, Milliseconds(_store._options.LeaseTime)], stop).ConfigureAwait(false);
-                    if (renewed != 0) continue;
+                    if (await _store.Run(database => HeldAfterAsync(database, database.KeyExpireAsync(_leaseKey, _store._options.LeaseTime)), stop).ConfigureAwait(false)) continue;
                     _lost = true;
                     return;
                 }
                 catch (StoreUnavailableException)
                 {
-                    // The next tick tries again; a lease that expired meanwhile is refused then.
+                    // The next tick tries again; a lease that expired meanwhile is seen then.
                 }
             }
         }
 
-        private LeaseLostException Lost() => new($"the lease of segment {_segment} of shard {_key.Shard} with fencing token {FencingToken} has expired or passed on");
+        /// <summary>Whether the lease was still held once commands that were sent just before had been carried out.</summary>
+        private async Task<bool> HeldAfterAsync(IDatabase database, Task sent)
+        {
+            var holder = database.StringGetAsync(_leaseKey);
+            await Task.WhenAll(sent, holder).ConfigureAwait(false);
+            return await holder.ConfigureAwait(false) == _holder;
+        }
+
+        private LeaseLostException Lost() => new($"the lease of segment {_segment} of shard {_key.Shard} has expired or passed on");
     }
 }

@@ -2,6 +2,7 @@ using System.Diagnostics;
 using System.Reflection;
 using Google.Protobuf;
 using Grpc.Core;
+using Rho.Hosting;
 using Rho.Protocol.Scoring.V1;
 using Rho.Scoring.Sequences;
 using Rho.Scoring.Shards;
@@ -15,8 +16,6 @@ internal sealed class ReferenceScorerService(Scorer scorer) : ReferenceScorer.Re
 {
     /// <summary>Names the client that streams belong to, so that its many streams share one turn in the queue.</summary>
     public const string ClientHeader = "rho-client";
-
-    public const string ReachedTrailer = "rho-sequence-reached";
 
     private const int MaxCoverageShards = 400;
     private static readonly TimeSpan Heartbeat = TimeSpan.FromSeconds(5);
@@ -236,10 +235,6 @@ internal sealed class ReferenceScorerService(Scorer scorer) : ReferenceScorer.Re
         scorer.Draining.IsCancellationRequested && !context.CancellationToken.IsCancellationRequested
         && exception is OperationCanceledException or UnavailableException;
 
-    private static RpcException Stopping(string what, long? reached)
-    {
-        var trailers = new Metadata();
-        if (reached is { } sequence) trailers.Add(ReachedTrailer, sequence.ToString());
-        return new RpcException(new Status(StatusCode.Unavailable, $"the scorer is stopping: {what}; go on with another replica"), trailers);
-    }
+    private static RpcException Stopping(string what, long? reached) =>
+        ErrorStatus.Stopping($"the scorer is stopping: {what}; go on with another replica", reached is { } sequence ? [("sequence_reached", sequence.ToString())] : []);
 }

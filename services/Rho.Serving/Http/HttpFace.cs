@@ -1,7 +1,9 @@
 using Microsoft.AspNetCore.Builder;
+using Microsoft.AspNetCore.Cors.Infrastructure;
 using Microsoft.AspNetCore.Http;
 using Microsoft.AspNetCore.Routing;
 using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.FileProviders;
 using Rho.Hosting;
 
 namespace Rho.Serving.Http;
@@ -13,6 +15,7 @@ internal static class HttpFace
 
     public static void AddServices(IServiceCollection services)
     {
+        services.AddCors();
         services.AddSingleton<CompletionEndpoint>();
         services.AddSingleton<ChatEndpoint>();
         services.AddSingleton<ModelEndpoints>();
@@ -21,10 +24,15 @@ internal static class HttpFace
     /// <summary>What comes before access control: request ids, CORS with its preflights, and the page, which holds no secrets.</summary>
     public static void UseBefore(WebApplication app, ServingOptions options)
     {
-        app.Use(async (context, next) =>
+        app.Use((context, next) =>
         {
             if (HttpMethods.IsPost(context.Request.Method) || HttpMethods.IsGet(context.Request.Method)) context.Response.Headers[RequestId] = IdOf(context.Request);
-            if (Cors.Apply(context, options.CorsOrigins) || await StaticPages.TryWriteAsync(context)) return;
+            return next(context);
+        });
+        if (options.CorsOrigins.Count > 0) app.UseCors(policy => Allow(policy, options.CorsOrigins));
+        app.UseFileServer(Pages());
+        app.Use(async (context, next) =>
+        {
             await next(context);
             if (IsUnrouted(context)) await JsonBody.WriteAsync(context, json => OpenAiErrors.WriteUnrouted(json, context.Request));
         });
@@ -44,6 +52,26 @@ internal static class HttpFace
         group.MapPost("/tokenize", (HttpContext context) => models.TokenizeAsync(context));
         group.MapPost("/detokenize", (HttpContext context) => models.DetokenizeAsync(context));
         group.MapGet("/tokenizer_info", (HttpContext context) => models.TokenizerInfoAsync(context));
+    }
+
+    private static void Allow(CorsPolicyBuilder policy, IReadOnlyList<string> origins)
+    {
+        policy.WithMethods("GET", "POST", "OPTIONS").AllowAnyHeader().WithExposedHeaders(RequestId, "Retry-After").SetPreflightMaxAge(TimeSpan.FromMinutes(10));
+        if (origins.Contains("*")) policy.AllowAnyOrigin();
+        else policy.WithOrigins([.. origins]);
+    }
+
+    /// <summary>The page to try a model with, and the OpenAPI document; both are part of the program.</summary>
+    private static FileServerOptions Pages()
+    {
+        var options = new FileServerOptions { FileProvider = new EmbeddedFileProvider(typeof(HttpFace).Assembly, "page") };
+        options.StaticFileOptions.OnPrepareResponse = context =>
+        {
+            var headers = context.Context.Response.Headers;
+            headers.CacheControl = "no-cache";
+            headers.ContentSecurityPolicy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'";
+        };
+        return options;
     }
 
     /// <summary>Nothing answered: the path or its method is none of the server's. gRPC says so itself.</summary>

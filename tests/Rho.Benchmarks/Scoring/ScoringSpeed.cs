@@ -132,8 +132,8 @@ internal static class ScoringSpeed
         }
 
         Console.WriteLine(Text($"hidden 256, 4 layers, vocabulary 4,096, float32, {sequences} sequences of {Length} tokens, median of {rounds} pairs: "));
-        Console.WriteLine(Text($"through gRPC takes {Median(ratios.Select(ratio => ratio.Wall)) - 1:+0.0%;-0.0%} wall time and {Median(ratios.Select(ratio => ratio.Processor)) - 1:+0.0%;-0.0%} processor time against calls in process"));
-        Console.WriteLine(Text($"the model was without work for {Median(ratios.Select(ratio => ratio.Idle)):0.00%} of the time"));
+        Console.WriteLine(Text($"through gRPC takes {Measuring.Median(ratios.Select(ratio => ratio.Wall)) - 1:+0.0%;-0.0%} wall time and {Measuring.Median(ratios.Select(ratio => ratio.Processor)) - 1:+0.0%;-0.0%} processor time against calls in process"));
+        Console.WriteLine(Text($"the model was without work for {Measuring.Median(ratios.Select(ratio => ratio.Idle)):0.00%} of the time"));
     }
 
     private static async Task PaddingAsync(Work work)
@@ -219,12 +219,6 @@ internal static class ScoringSpeed
         var (start, before) = (Stopwatch.GetTimestamp(), Environment.CpuUsage.TotalTime);
         await action();
         return (Stopwatch.GetElapsedTime(start).TotalSeconds, (Environment.CpuUsage.TotalTime - before).TotalSeconds);
-    }
-
-    private static double Median(IEnumerable<double> values)
-    {
-        var sorted = values.Order().ToArray();
-        return sorted[sorted.Length / 2];
     }
 
     private static string Text(FormattableString text) => text.ToString(CultureInfo.InvariantCulture);

@@ -17,14 +17,16 @@ internal sealed class RedisServer : IAsyncDisposable
         _process = Start();
     }
 
-    public static bool IsInstalled { get; } = (Environment.GetEnvironmentVariable("PATH") ?? "").Split(':').Any(folder => File.Exists(Path.Combine(folder, "redis-server")));
+    private static bool IsInstalled { get; } = (Environment.GetEnvironmentVariable("PATH") ?? "").Split(':').Any(folder => File.Exists(Path.Combine(folder, "redis-server")));
 
     public int Port { get; }
 
     public string Address => $"127.0.0.1:{Port}";
 
+    /// <summary>Starts one; the test is skipped where redis-server is not installed.</summary>
     public static async Task<RedisServer> StartAsync(params string[] arguments)
     {
+        Assert.SkipUnless(IsInstalled, "redis-server is not installed");
         for (var attempt = 0; ; attempt++)
         {
             var server = new RedisServer(FreePort(), arguments);
@@ -109,23 +111,5 @@ internal sealed class RedisServer : IAsyncDisposable
         }
 
         throw new IOException("redis-server did not start");
-    }
-}
-
-/// <summary>A test that needs redis-server; skipped where it is not installed.</summary>
-internal sealed class RedisFactAttribute : FactAttribute
-{
-    public RedisFactAttribute()
-    {
-        if (!RedisServer.IsInstalled) Skip = "redis-server is not installed";
-    }
-}
-
-/// <summary>As <see cref="RedisFactAttribute"/>, with data.</summary>
-internal sealed class RedisTheoryAttribute : TheoryAttribute
-{
-    public RedisTheoryAttribute()
-    {
-        if (!RedisServer.IsInstalled) Skip = "redis-server is not installed";
     }
 }

@@ -3,6 +3,9 @@
 
 Written from the method's description, without any of Rho's code: https://arxiv.org/abs/2404.07965, section 2.2. Run with Debian's python3-torch:
   /usr/bin/python3 make.py
+Computed in float64, so that what differs is the rounding of Rho's float32 alone. Two things would make it grow without bound, and are kept away:
+AdamW moves a weight by rate * g / (|g| + epsilon), so that rounding near zero turns into whole steps where epsilon is small (EPSILON is not);
+and a selection jumps where two scores change places (checked: no score is within TIE of its threshold).
 Writes
   adamw.safetensors           a vector of parameters over 12 AdamW steps: p0, gradients, p1 ... p12
   slm/model/                  the first weights as a Hugging Face folder
@@ -19,6 +22,7 @@ import torch.nn.functional as F
 VOCAB, HIDDEN, INTER, LAYERS, HEADS, KV, HEAD = 61, 24, 40, 2, 4, 2, 6
 STEPS, MICRO, BATCH, LENGTH = 5, 2, 3, 11
 RATIO, PEAK, WARMUP, FINAL, CLIP = 0.6, 3e-3, 2, 0.1, 0.5
+EPSILON, TIE = 1e-3, 1e-5
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -28,6 +32,8 @@ def save(path, tensors, metadata=None):
         header["__metadata__"] = metadata
     for name, tensor in tensors.items():
         tensor = tensor.detach().contiguous()
+        if tensor.dtype == torch.float64:
+            tensor = tensor.float()
         kind = {torch.float32: "F32", torch.int64: "I64"}[tensor.dtype]
         blob = tensor.numpy().tobytes()
         header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [offset, offset + len(blob)]}
@@ -55,7 +61,7 @@ def weights():
         w[p + "mlp.down_proj.weight"] = (HIDDEN, INTER)
     w["model.norm.weight"] = (HIDDEN,)
     w["lm_head.weight"] = (VOCAB, HIDDEN)
-    return {n: (torch.ones(s) + 0.1 * torch.randn(s) if len(s) == 1 else 0.15 * torch.randn(s)).requires_grad_() for n, s in w.items()}
+    return {n: (torch.ones(s) + 0.1 * torch.randn(s) if len(s) == 1 else 0.15 * torch.randn(s)).double().requires_grad_() for n, s in w.items()}
 
 
 def norm(x, w):
@@ -64,7 +70,7 @@ def norm(x, w):
 
 def rotate(x):
     t, d = x.shape[-2], x.shape[-1]
-    angle = torch.arange(t).float()[:, None] / 10000.0 ** (torch.arange(0, d, 2).float() / d)
+    angle = torch.arange(t).double()[:, None] / 10000.0 ** (torch.arange(0, d, 2).double() / d)
     angle = torch.cat([angle, angle], -1)
     a, b = x.chunk(2, -1)
     return x * angle.cos() + torch.cat([-b, a], -1) * angle.sin()
@@ -95,12 +101,12 @@ def token_losses(w, ids):
 
 def adamw():
     torch.manual_seed(3)
-    p = torch.randn(37).requires_grad_()
+    p = torch.randn(37).double().requires_grad_()
     optimizer = torch.optim.AdamW([p], lr=1e-2, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1)
     gradients = torch.randn(12, 37) * torch.logspace(-6, 1, 37)
     out = {"p0": p.clone(), "gradients": gradients}
     for i in range(12):
-        p.grad = gradients[i].clone()
+        p.grad = gradients[i].double()
         optimizer.param_groups[0]["lr"] = 1e-2 / (i + 1)
         optimizer.step()
         out[f"p{i + 1}"] = p.clone()
@@ -116,14 +122,14 @@ def slm():
     with open(f"{HERE}/slm/model/config.json", "w") as f:
         json.dump(config, f, indent=2)
     ids = torch.randint(0, VOCAB, (STEPS, MICRO, BATCH, LENGTH))
-    reference = torch.full((STEPS, MICRO, BATCH, LENGTH), math.nan)
+    reference = torch.full((STEPS, MICRO, BATCH, LENGTH), math.nan)   # float32, as what is given
     with torch.no_grad():
         for s in range(STEPS):
             for m in range(MICRO):
                 reference[s, m, :, 1:] = token_losses(r, ids[s, m])
     decay = [p for p in w.values() if p.dim() > 1]
     keep = [p for p in w.values() if p.dim() == 1]
-    optimizer = torch.optim.AdamW([dict(params=decay, weight_decay=0.1), dict(params=keep, weight_decay=0.0)], lr=PEAK, betas=(0.9, 0.95), eps=1e-8)
+    optimizer = torch.optim.AdamW([dict(params=decay, weight_decay=0.1), dict(params=keep, weight_decay=0.0)], lr=PEAK, betas=(0.9, 0.95), eps=EPSILON)
     out = {"tokens": ids, "reference": reference}
     for s in range(STEPS):
         progress = (s - WARMUP) / (STEPS - WARMUP)
@@ -132,14 +138,13 @@ def slm():
             group["lr"] = rate
         optimizer.zero_grad()
         total, count = 0.0, 0
-        all_losses = torch.full((MICRO, BATCH, LENGTH), math.nan)
-        masks = torch.zeros(MICRO, BATCH, LENGTH)
+        all_losses = torch.full((MICRO, BATCH, LENGTH), math.nan, dtype=torch.float64)
+        masks = torch.zeros(MICRO, BATCH, LENGTH, dtype=torch.float64)
         for m in range(MICRO):
             losses = token_losses(w, ids[s, m])
             excess = (losses.detach() - reference[s, m, :, 1:]).reshape(-1)
-            k = math.ceil(RATIO * excess.numel())
-            mask = torch.zeros_like(excess)
-            mask[excess.topk(k).indices] = 1
+            mask = hard(excess, RATIO)
+            k = mask.sum().item()
             total = total + (losses.reshape(-1) * mask).sum()
             count += k
             all_losses[m, :, 1:] = losses.detach()
@@ -156,8 +161,11 @@ def slm():
 
 def hard(scores, ratio):
     """1 for the ceil(ratio n) highest of a vector, 0 for the others; a ratio that is a hair above a whole count by rounding is that count."""
+    k = math.ceil(round(ratio * scores.numel(), 9))
+    order = scores.sort(descending=True)
+    assert k == scores.numel() or order.values[k - 1] - order.values[k] > TIE, f"the scores around the threshold are {order.values[k - 1] - order.values[k]} apart: take another seed"
     mask = torch.zeros_like(scores)
-    mask[scores.topk(math.ceil(round(ratio * scores.numel(), 9))).indices] = 1
+    mask[order.indices[:k]] = 1
     return mask
 
 
@@ -208,7 +216,7 @@ def variants():
     for name, case in cases.items():
         w = {n: p.detach().clone().requires_grad_() for n, p in first.items()}
         optimizer = torch.optim.AdamW([dict(params=[p for p in w.values() if p.dim() > 1], weight_decay=0.1), dict(params=[p for p in w.values() if p.dim() == 1], weight_decay=0.0)],
-                                      lr=PEAK, betas=(0.9, 0.95), eps=1e-8)
+                                      lr=PEAK, betas=(0.9, 0.95), eps=EPSILON)
         select = case.get("select", lambda s: micro(lambda v: hard(v, 0.6)))
         stacked = {key: [] for key in ("losses", "weights", "divergences", "loss", "norms")}
         for s in range(steps):

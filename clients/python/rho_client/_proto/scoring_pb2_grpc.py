@@ -19,8 +19,11 @@ class ReferenceScorerStub(object):
     INVALID_ARGUMENT     a value that can never work; the message names it, with sequence and position where it is a token
     FAILED_PRECONDITION  reference or tokenizer is not the one the client expects; the message holds both fingerprints
     DATA_LOSS            the tokens do not have the announced hash
-    RESOURCE_EXHAUSTED   queue or streams are full; trailer `retry-after` says in how many seconds a retry has a chance
-    UNAVAILABLE          the service stops (or has not started); trailer `rho-sequence-reached`: the first sequence not sent
+    RESOURCE_EXHAUSTED   queue or streams are full; google.rpc.RetryInfo and, in whole seconds, the trailer `retry-after` say when a
+    retry has a chance
+    UNAVAILABLE          the service stops (google.rpc.ErrorInfo with reason STOPPING; of a shard its metadata `sequence_reached` is
+    the first sequence not sent) or has not started
+    Details of google.rpc are in the trailer `grpc-status-details-bin`, as gRPC's richer error model has it.
     """
 
     def __init__(self, channel):
@@ -70,8 +73,11 @@ class ReferenceScorerServicer(object):
     INVALID_ARGUMENT     a value that can never work; the message names it, with sequence and position where it is a token
     FAILED_PRECONDITION  reference or tokenizer is not the one the client expects; the message holds both fingerprints
     DATA_LOSS            the tokens do not have the announced hash
-    RESOURCE_EXHAUSTED   queue or streams are full; trailer `retry-after` says in how many seconds a retry has a chance
-    UNAVAILABLE          the service stops (or has not started); trailer `rho-sequence-reached`: the first sequence not sent
+    RESOURCE_EXHAUSTED   queue or streams are full; google.rpc.RetryInfo and, in whole seconds, the trailer `retry-after` say when a
+    retry has a chance
+    UNAVAILABLE          the service stops (google.rpc.ErrorInfo with reason STOPPING; of a shard its metadata `sequence_reached` is
+    the first sequence not sent) or has not started
+    Details of google.rpc are in the trailer `grpc-status-details-bin`, as gRPC's richer error model has it.
     """
 
     def Describe(self, request, context):
@@ -83,7 +89,8 @@ class ReferenceScorerServicer(object):
 
     def Score(self, request_iterator, context):
         """Sequences in, losses out, matched by id, in any order; for batches made on the fly. The first request is `open`.
-        Half-closing the request side ends the stream once all sequences are answered.
+        Half-closing the request side ends the stream once all sequences are answered. Sequences share the model's batches with other
+        streams' ones, so the last bits of a loss may differ from one call to the next; a shard's do not.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -162,8 +169,11 @@ class ReferenceScorer(object):
     INVALID_ARGUMENT     a value that can never work; the message names it, with sequence and position where it is a token
     FAILED_PRECONDITION  reference or tokenizer is not the one the client expects; the message holds both fingerprints
     DATA_LOSS            the tokens do not have the announced hash
-    RESOURCE_EXHAUSTED   queue or streams are full; trailer `retry-after` says in how many seconds a retry has a chance
-    UNAVAILABLE          the service stops (or has not started); trailer `rho-sequence-reached`: the first sequence not sent
+    RESOURCE_EXHAUSTED   queue or streams are full; google.rpc.RetryInfo and, in whole seconds, the trailer `retry-after` say when a
+    retry has a chance
+    UNAVAILABLE          the service stops (google.rpc.ErrorInfo with reason STOPPING; of a shard its metadata `sequence_reached` is
+    the first sequence not sent) or has not started
+    Details of google.rpc are in the trailer `grpc-status-details-bin`, as gRPC's richer error model has it.
     """
 
     @staticmethod
