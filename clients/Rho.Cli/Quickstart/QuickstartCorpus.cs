@@ -124,7 +124,7 @@ internal sealed class QuickstartCorpus
         {
             switch (random.Next(20))
             {
-                case < 10: AddProblem(); break;
+                case < 11: AddProblem(); break;
                 case < 13: AddNoise(NoiseKind.Unrelated, Clutter.Unrelated(random)); break;
                 case < 17: AddNoise(NoiseKind.Random, Clutter.RandomString(random)); break;
                 default: AddNoise(NoiseKind.Boilerplate, Clutter.Boilerplate(random)); break;

@@ -13,7 +13,7 @@ using static TorchSharp.torch;
 
 namespace Rho.Cli.Quickstart;
 
-/// <summary>Sizes of the quickstart. The defaults take about two minutes on two cores.</summary>
+/// <summary>Sizes of the quickstart. The defaults take about a minute on two cores.</summary>
 internal sealed record QuickstartSettings
 {
     public int Seed { get; init; } = 1;
@@ -22,29 +22,29 @@ internal sealed record QuickstartSettings
 
     public int CrawlCharacters { get; init; } = 1_500_000;
 
-    public int HeldOutCharacters { get; init; } = 30_000;
+    public int HeldOutCharacters { get; init; } = 16_000;
 
-    public int VocabularySize { get; init; } = 768;
+    public int VocabularySize { get; init; } = 1024;
 
     public int SequenceLength { get; init; } = 128;
 
     public int Hidden { get; init; } = 128;
 
-    public int Layers { get; init; } = 4;
+    public int Layers { get; init; } = 2;
 
     /// <summary>Sequences of a step.</summary>
-    public int BatchSequences { get; init; } = 16;
+    public int BatchSequences { get; init; } = 8;
 
     /// <summary>Share of the tokens that SLM trains on.</summary>
-    public double Ratio { get; init; } = 0.6;
+    public double Ratio { get; init; } = 0.4;
 
     /// <summary>How often the reference reads the curated text.</summary>
-    public double ReferenceEpochs { get; init; } = 2;
+    public double ReferenceEpochs { get; init; } = 1;
 
-    public double LearningRate { get; init; } = 3e-3;
+    public double LearningRate { get; init; } = 1e-2;
 
     /// <summary>Held-out losses along each of the two compared runs.</summary>
-    public int Evaluations { get; init; } = 12;
+    public int Evaluations { get; init; } = 20;
 
     /// <summary>Number type of training's products, and of scoring and serving.</summary>
     public ComputePrecision Precision { get; init; }
