@@ -20,7 +20,7 @@ internal sealed record QuickstartSettings
 
     public int CuratedCharacters { get; init; } = 900_000;
 
-    public int CrawlCharacters { get; init; } = 1_500_000;
+    public int CrawlCharacters { get; init; } = 1_900_000;
 
     public int HeldOutCharacters { get; init; } = 16_000;
 
@@ -36,7 +36,7 @@ internal sealed record QuickstartSettings
     public int BatchSequences { get; init; } = 8;
 
     /// <summary>Share of the tokens that SLM trains on.</summary>
-    public double Ratio { get; init; } = 0.4;
+    public double Ratio { get; init; } = 0.3;
 
     /// <summary>How often the reference reads the curated text.</summary>
     public double ReferenceEpochs { get; init; } = 1;

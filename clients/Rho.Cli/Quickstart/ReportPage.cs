@@ -207,7 +207,7 @@ internal static class ReportPage
         NoiseKind.Typo => "typos",
         NoiseKind.Random => "random strings",
         NoiseKind.Unrelated => "unrelated text",
-        _ => "wrong results",
+        _ => "wrong answers",
     };
 
     private static string Number(double value) => double.IsFinite(value) ? value.ToString("F3", CultureInfo.InvariantCulture) : "not finite";
@@ -240,7 +240,7 @@ internal static class ReportPage
         h2 { font-size: 19px; margin: 40px 0 4px; }
         .lead { font-size: 17px; margin: 0 0 24px; }
         p { margin: 4px 0 14px; }
-        .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(180px, 1fr)); gap: 12px; }
+        .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; }
         .tile { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 14px 16px; }
         .tile p { margin: 0; color: var(--soft); font-size: 14px; }
         .tile strong { display: block; font-size: 26px; font-variant-numeric: tabular-nums; }
