@@ -19,13 +19,13 @@ internal static class Problems
     /// <summary>Each kind of question with {0} for what it turns on, and the answers.</summary>
     private static readonly (string Question, (string Key, string Answer)[] Facts)[] Kinds =
     [
-        ("what is the capital of {0}?", Pairs("France Paris, Italy Rome, Spain Madrid, Norway Oslo, Japan Tokyo, Egypt Cairo, Peru Lima, Cuba Havana, Kenya Nairobi, Greece Athens")),
-        ("what is the opposite of {0}?", Pairs("hot cold, big small, old young, wet dry, up down, left right, early late, full empty, rich poor, strong weak")),
+        ("what is the capital of {0}?", Pairs("France Paris, Italy Rome, Spain Madrid, Norway Oslo, Japan Tokyo, Egypt Cairo, Peru Lima, Cuba Havana, Kenya Nairobi, Greece Athens, Austria Vienna, Poland Warsaw, Portugal Lisbon, Russia Moscow, China Beijing, Sweden Stockholm")),
+        ("what is the opposite of {0}?", Pairs("hot cold, big small, old young, wet dry, up down, left right, early late, full empty, rich poor, strong weak, open closed, hard soft, fast slow, black white, good bad, long short")),
         ("what do you call a young {0}?", Pairs("dog puppy, cat kitten, cow calf, horse foal, sheep lamb, goat kid, bear cub, duck duckling")),
         ("what is {0} squared?", Numbers(2, 9, number => number * number)),
-        ("what is twice {0}?", Numbers(11, 20, number => 2 * number)),
-        ("what number comes after {0}?", Numbers(50, 59, number => number + 1)),
-        ("what is {0} plus ten?", Numbers(70, 79, number => number + 10)),
+        ("what is twice {0}?", Numbers(11, 24, number => 2 * number)),
+        ("what number comes after {0}?", Numbers(50, 65, number => number + 1)),
+        ("what is {0} plus ten?", Numbers(70, 85, number => number + 10)),
     ];
 
     /// <summary>One problem as "Question: ...\nAnswer: ....\n", answered right.</summary>
