@@ -41,7 +41,7 @@ internal sealed record MarkedDocument(string Text, IReadOnlyList<NoiseSpan> Nois
 /// <summary>
 /// The quickstart's data, reproducible from a seed: clean problems (curated, held out), and crawl-like pages in which such
 /// problems sit among boilerplate, typos, random strings and unrelated text, and many have a wrong answer. No held-out problem occurs in
-/// the other two.
+/// the other two, though its fact does, asked by others.
 /// </summary>
 internal sealed class QuickstartCorpus
 {

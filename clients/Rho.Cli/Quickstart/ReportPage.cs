@@ -160,7 +160,7 @@ internal static class ReportPage
     private static void Asked(StringBuilder html, QuickstartSummary summary)
     {
         const int Open = 8;
-        html.Append($"<section><h2>Both models, asked</h2>\n<p>The first {summary.Asked.Count} held-out problems, put to both models behind <code>/v1/completions</code>, greedily. CLM answered {summary.ClmRight} right, SLM {summary.SlmRight}.</p>\n");
+        html.Append($"<section><h2>Both models, asked</h2>\n<p>The first {summary.Asked.Count} held-out problems, put to both models behind <code>/v1/completions</code>, greedily. The training texts have their facts, asked by others. CLM answered {summary.ClmRight} right, SLM {summary.SlmRight}.</p>\n");
         Rows(summary.Asked.Take(Open));
         if (summary.Asked.Count > Open)
         {
