@@ -16,6 +16,7 @@ var root = new RootCommand("Measures Rho. Without a command: training, scoring a
     TokenizerSpeed.Command(),
     CorpusSpeed.Command(),
     SlmExperiment.Command(),
+    QuickstartSeeds.Command(),
     LoadSpeed.Command(),
     Savings.Command(),
     Worker.Command(),

@@ -1,3 +1,4 @@
+using System.Text.RegularExpressions;
 using Rho.Cli.Quickstart;
 
 namespace Rho.Cli.Tests;
@@ -31,8 +32,47 @@ public class QuickstartCorpusTests
             var clean = page.Text;
             foreach (var span in page.Noise.Reverse()) clean = clean.Remove(span.Start, span.Length);
             foreach (var problem in clean.Split("\n\n", StringSplitOptions.RemoveEmptyEntries))
-                Assert.Matches(@"^Question: .*\nAnswer: .* The answer is -?\d+\.$", problem);
+                Assert.Matches(@"^Question: .*\nAnswer: \w*\.$", problem.TrimEnd('\n')); // A wrong answer is noise, and leaves a gap.
         }
+    }
+
+    [Fact]
+    public void Answers_OfCleanProblems_AreRight()
+    {
+        var problems = Corpus.Curated.Concat(Corpus.HeldOut).SelectMany(Problems).Select(Asked).Distinct().ToList();
+        Assert.Equal(problems.Count, problems.DistinctBy(problem => problem.Question).Count());
+        Assert.Contains(("what is the capital of France?", "Paris."), problems);
+        var sums = 0;
+        foreach (var (question, answer) in problems)
+        {
+            if (!int.TryParse(Regex.Match(question, @"\d+", RegexOptions.None, TimeSpan.FromSeconds(1)).Value, out var number)) continue;
+            var expected = question.Contains("squared", StringComparison.Ordinal) ? number * number
+                : question.Contains("twice", StringComparison.Ordinal) ? 2 * number
+                : question.Contains("after", StringComparison.Ordinal) ? number + 1 : number + 10;
+            Assert.Equal($"{expected}.", answer);
+            sums++;
+        }
+
+        Assert.True(sums > 40);
+    }
+
+    [Fact]
+    public void Crawl_Mistakes_AreWrongAnswers()
+    {
+        var right = Corpus.Curated.SelectMany(Problems).Select(Asked).ToHashSet();
+        var mistakes = 0;
+        foreach (var page in Corpus.Crawl)
+        {
+            foreach (var span in page.Noise.Where(span => span.Kind == NoiseKind.Mistake))
+            {
+                var end = page.Text.IndexOf('\n', span.Start) + 1;
+                Assert.Equal(page.Text.Substring(span.Start, span.Length) + ".\n", page.Text[span.Start..end]);
+                Assert.DoesNotContain(Asked(page.Text[page.Text.LastIndexOf("Question: ", span.Start, StringComparison.Ordinal)..end]), right);
+                mistakes++;
+            }
+        }
+
+        Assert.True(mistakes > 50);
     }
 
     [Fact]
@@ -67,6 +107,13 @@ public class QuickstartCorpusTests
     {
         var document = new MarkedDocument("clean text random clean", [new NoiseSpan(10, 7, NoiseKind.Random)]);
         Assert.Equal((NoiseKind?)kind, document.KindOf(start, length));
+    }
+
+    /// <summary>A problem without who asks.</summary>
+    private static (string Question, string Answer) Asked(string problem)
+    {
+        var (prompt, answer) = Quickstart.Problems.Split(problem);
+        return (prompt[(prompt.IndexOf(", ", StringComparison.Ordinal) + 2)..prompt.IndexOf('\n', StringComparison.Ordinal)], answer);
     }
 
     private static IEnumerable<string> Problems(MarkedDocument document) => document.Text.Split("\n\n", StringSplitOptions.RemoveEmptyEntries);

@@ -23,6 +23,23 @@ public class ReportPageTests
         Assert.DoesNotContain("<script>", html, StringComparison.Ordinal);
     }
 
+    [Fact]
+    public void Render_Answers_AreMarkedRightAndWrong()
+    {
+        var html = ReportPage.Render(Summary(1.2, 0.9), Page());
+        Assert.Contains("<td class=\"wrong\">✗ 43.</td><td class=\"right\">✓ 42.</td>", html, StringComparison.Ordinal);
+        Assert.Contains("CLM answered 0 right, SLM 1.", html, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void ReachesClmAfter_BetweenTwoEvaluations_IsOnTheStraightLine()
+    {
+        var summary = Summary(1.2, 0.9);
+        var slm = summary.Runs[1] with { Curve = [new(0, 3), new(300_000, 1.5), new(600_000, 0.9)] };
+        Assert.Equal((300_000 + (300_000 * (1.5 - 1.2) / (1.5 - 0.9))) / 900_000, (summary with { Runs = [summary.Runs[0], slm] }).ReachesClmAfter!.Value, 12);
+        Assert.Null((summary with { Runs = [summary.Runs[0], slm with { Curve = [new(0, 3), new(900_000, 1.3)] }] }).ReachesClmAfter);
+    }
+
     [Theory]
     [InlineData(1.2, 0.9, "SLM reached CLM")]
     [InlineData(0.9, 1.2, "did not beat")]
@@ -40,7 +57,7 @@ public class ReportPageTests
         Reference = new(620_000, 0.71, 31),
         Scores = new(2, "redis", 900_000, 12),
         Runs = [Run("clm", 1, clmLoss, 1), Run("slm", 0.6, slmLoss, 0.21)],
-        Asked = [new("Question: What is 12 + 30?\nAnswer:", " 12 + 30 = 42. The answer is 42.")],
+        Asked = [new("Question: What is 12 + 30?\nAnswer:", "42.", new(" 43.", Right: false), new(" 42.", Right: true))],
     };
 
     internal static IReadOnlyList<PageToken> Page() =>

@@ -24,6 +24,7 @@ public sealed partial class QuickstartTests : IDisposable
             Hidden = 64,
             Layers = 1,
             Evaluations = 4,
+            Questions = 12,
             Program = Path.Combine(AppContext.BaseDirectory, "rho"),
         };
         using var patience = new CancellationTokenSource(RhoProgram.Patience);
@@ -36,7 +37,8 @@ public sealed partial class QuickstartTests : IDisposable
         Assert.InRange(slm.NoiseTrainedOn, 0.01, settings.Ratio);
         Assert.True(slm.CleanTrainedOn > slm.NoiseTrainedOn);
         Assert.True(slm.Curve.Count >= settings.Evaluations && slm.Curve[0].HeldOutLoss > slm.HeldOutLoss);
-        Assert.All(summary.Asked, exchange => Assert.NotEmpty(exchange.Answer));
+        Assert.Equal(settings.Questions, summary.Asked.Count);
+        AssertMarkedCorrectly(summary.Asked);
         Assert.Contains("<polyline class=\"slm\"", await File.ReadAllTextAsync(Path.Combine(_folder["out"], "report.html")), StringComparison.Ordinal);
         Assert.False(IsAlive(RedisProcess()));
     }
@@ -88,8 +90,21 @@ public sealed partial class QuickstartTests : IDisposable
     {
         await RhoProgram.SucceedAsync("quickstart", "--out", _folder["out"]);
         var summary = JsonSerializer.Deserialize<QuickstartSummary>(await File.ReadAllTextAsync(Path.Combine(_folder["out"], "summary.json")), QuickstartSummary.JsonOptions)!;
-        Assert.True(summary.Runs[1].HeldOutLoss < summary.Runs[0].HeldOutLoss);
-        Assert.True(summary.Runs[1].NoiseTrainedOn < 0.5);
+        Assert.True(summary.Runs[1].HeldOutLoss < summary.Runs[0].HeldOutLoss - 0.02);
+        Assert.True(summary.ReachesClmAfter < 0.75);
+        Assert.True(summary.Runs[1].NoiseTrainedOn < 0.3);
+        Assert.True(summary.SlmRight > summary.ClmRight);
+        AssertMarkedCorrectly(summary.Asked);
+    }
+
+    /// <summary>Marks again, from the held-out text as written.</summary>
+    private void AssertMarkedCorrectly(IReadOnlyList<Exchange> asked)
+    {
+        var texts = File.ReadLines(Path.Combine(_folder["out"], "data", "heldout.jsonl")).Select(line => JsonSerializer.Deserialize<JsonElement>(line).GetProperty("text").GetString()!);
+        var problems = texts.SelectMany(text => text.TrimEnd().Split("\n\n")).Take(asked.Count).ToList();
+        Assert.Equal(problems, asked.Select(exchange => $"{exchange.Prompt} {exchange.Answer}"));
+        foreach (var (problem, exchange) in problems.Zip(asked))
+            Assert.All((Reply[])[exchange.Clm, exchange.Slm], reply => Assert.Equal(exchange.Prompt + reply.Text.TrimEnd() == problem, reply.Right));
     }
 
     private string RedisLog() => Path.Combine(_folder["out"], "logs", "redis.log");

@@ -12,6 +12,7 @@ internal enum NoiseKind
     Typo,
     Random,
     Unrelated,
+    Mistake,
 }
 
 /// <summary>A stretch of noise: <paramref name="Length"/> characters (UTF-16 units) from <paramref name="Start"/>.</summary>
@@ -39,7 +40,8 @@ internal sealed record MarkedDocument(string Text, IReadOnlyList<NoiseSpan> Nois
 
 /// <summary>
 /// The quickstart's data, reproducible from a seed: clean problems (curated, held out), and crawl-like pages in which such
-/// problems sit among boilerplate, typos, random strings and unrelated text. No held-out problem occurs in the other two.
+/// problems sit among boilerplate, typos, random strings and unrelated text, and many have a wrong answer. No held-out problem occurs in
+/// the other two, though its fact does, asked by others.
 /// </summary>
 internal sealed class QuickstartCorpus
 {
@@ -50,7 +52,7 @@ internal sealed class QuickstartCorpus
     private QuickstartCorpus(int seed, int curatedCharacters, int crawlCharacters, int heldOutCharacters)
     {
         HeldOut = CleanDocuments(new Random(seed), heldOutCharacters, problem => _heldOut.Add(problem));
-        Curated = CleanDocuments(new Random(seed + 1), curatedCharacters, problem => !_heldOut.Contains(problem));
+        Curated = CleanDocuments(new Random(seed + 1), curatedCharacters, IsNotHeldOut);
         Crawl = CrawlPages(new Random(seed + 2), crawlCharacters);
     }
 
@@ -120,11 +122,11 @@ internal sealed class QuickstartCorpus
         AddNoise(NoiseKind.Boilerplate, Clutter.Boilerplate(random));
         for (var parts = random.Next(4, 10); parts > 0; parts--)
         {
-            switch (random.Next(10))
+            switch (random.Next(20))
             {
-                case < 5: AddProblem(); break;
-                case < 7: AddNoise(NoiseKind.Unrelated, Clutter.Unrelated(random)); break;
-                case < 9: AddNoise(NoiseKind.Random, Clutter.RandomString(random)); break;
+                case < 11: AddProblem(); break;
+                case < 13: AddNoise(NoiseKind.Unrelated, Clutter.Unrelated(random)); break;
+                case < 17: AddNoise(NoiseKind.Random, Clutter.RandomString(random)); break;
                 default: AddNoise(NoiseKind.Boilerplate, Clutter.Boilerplate(random)); break;
             }
         }
@@ -140,20 +142,33 @@ internal sealed class QuickstartCorpus
 
         void AddProblem()
         {
-            var problem = NextProblem(random, candidate => !_heldOut.Contains(candidate));
-            if (random.Next(4) == 0)
+            switch (random.Next(8))
             {
-                var slip = random.Next(12, problem.Length - 12);
-                text.Append(problem, 0, slip);
-                AddNoise(NoiseKind.Typo, Clutter.Typo(random));
-                text.Append(problem, slip, problem.Length - slip);
-            }
-            else
-            {
-                text.Append(problem);
+                case < 3: AddMistaken(); break;
+                case 3: AddWithTypo(); break;
+                default: text.Append(NextProblem(random, IsNotHeldOut)); break;
             }
 
             text.Append('\n');
         }
+
+        void AddMistaken()
+        {
+            var problem = Problems.NextMistaken(random);
+            while (!IsNotHeldOut(problem.Right)) problem = Problems.NextMistaken(random);
+            noise.Add(new NoiseSpan(text.Length + problem.Start, problem.Length, NoiseKind.Mistake));
+            text.Append(problem.Wrong);
+        }
+
+        void AddWithTypo()
+        {
+            var problem = NextProblem(random, IsNotHeldOut);
+            var slip = random.Next(12, problem.Length - 12);
+            text.Append(problem, 0, slip);
+            AddNoise(NoiseKind.Typo, Clutter.Typo(random));
+            text.Append(problem, slip, problem.Length - slip);
+        }
     }
+
+    private bool IsNotHeldOut(string problem) => !_heldOut.Contains(problem);
 }

@@ -13,38 +13,44 @@ using static TorchSharp.torch;
 
 namespace Rho.Cli.Quickstart;
 
-/// <summary>Sizes of the quickstart. The defaults take about two minutes on two cores.</summary>
+/// <summary>Sizes of the quickstart. The defaults take about a minute on two cores.</summary>
 internal sealed record QuickstartSettings
 {
     public int Seed { get; init; } = 1;
 
     public int CuratedCharacters { get; init; } = 900_000;
 
-    public int CrawlCharacters { get; init; } = 1_500_000;
+    public int CrawlCharacters { get; init; } = 1_900_000;
 
-    public int HeldOutCharacters { get; init; } = 30_000;
+    public int HeldOutCharacters { get; init; } = 16_000;
 
-    public int VocabularySize { get; init; } = 768;
+    public int VocabularySize { get; init; } = 1024;
 
     public int SequenceLength { get; init; } = 128;
 
     public int Hidden { get; init; } = 128;
 
-    public int Layers { get; init; } = 4;
+    public int Layers { get; init; } = 2;
 
     /// <summary>Sequences of a step.</summary>
-    public int BatchSequences { get; init; } = 16;
+    public int BatchSequences { get; init; } = 8;
 
     /// <summary>Share of the tokens that SLM trains on.</summary>
-    public double Ratio { get; init; } = 0.6;
+    public double Ratio { get; init; } = 0.3;
 
     /// <summary>How often the reference reads the curated text.</summary>
-    public double ReferenceEpochs { get; init; } = 2;
+    public double ReferenceEpochs { get; init; } = 1;
 
-    public double LearningRate { get; init; } = 3e-3;
+    public double LearningRate { get; init; } = 1e-2;
 
     /// <summary>Held-out losses along each of the two compared runs.</summary>
-    public int Evaluations { get; init; } = 12;
+    public int Evaluations { get; init; } = 20;
+
+    /// <summary>Number type of training's products, and of scoring and serving.</summary>
+    public ComputePrecision Precision { get; init; }
+
+    /// <summary>Held-out problems that both finished models are asked: the first ones.</summary>
+    public int Questions { get; init; } = 40;
 
     /// <summary>The executable that scorers and the server are started from; null: this one.</summary>
     public string? Program { get; init; }
@@ -52,12 +58,12 @@ internal sealed record QuickstartSettings
 
 /// <summary>
 /// The main job from beginning to end: 1. text, tokenizer and corpora; 2. a reference, trained on curated text; 3. its losses of the
-/// crawl, by two scorer processes that share a Redis; 4. CLM and SLM on the same tokens; 5. the SLM model served and asked; 6. a
-/// summary and a report. Everything that it starts ends with it.
+/// crawl, by two scorer processes that share a cache; 4. CLM and SLM on the same tokens; 5. both models served and asked; 6. a summary
+/// and a report. Everything that it starts ends with it.
 /// </summary>
 internal sealed class QuickstartJob : IAsyncDisposable
 {
-    private const int PageTokens = 900, Questions = 3;
+    private const int PageTokens = 900;
     private static readonly TimeSpan StartPatience = TimeSpan.FromSeconds(60);
 
     private readonly QuickstartSettings _settings;
@@ -106,7 +112,7 @@ internal sealed class QuickstartJob : IAsyncDisposable
         await StopChildrenAsync("scorer");
 
         var page = MakePage(slm.Model, corpora.Crawl, tokenizer, noise, cancellation);
-        var asked = await AskAsync(slm.Model, data.HeldOut, cancellation);
+        var asked = await AskAsync(clm.Model, slm.Model, data.HeldOut, cancellation);
 
         var shares = noise.Shares();
         var summary = new QuickstartSummary
@@ -186,7 +192,7 @@ internal sealed class QuickstartJob : IAsyncDisposable
     {
         if (RedisServer.Find() is null)
         {
-            await Console.Error.WriteLineAsync("no Redis here (sudo apt-get install redis-server): the scorers share a folder instead");
+            await Console.Error.WriteLineAsync("the scorers cache in a folder; with a Redis, scorers on several machines would share one cache and score nothing twice");
             return "folder";
         }
 
@@ -203,7 +209,7 @@ internal sealed class QuickstartJob : IAsyncDisposable
         // Half of the cores each, so that the two do not fight.
         var threads = new Dictionary<string, string>(StringComparer.Ordinal) { ["OMP_NUM_THREADS"] = $"{Math.Max(1, Environment.ProcessorCount / 2)}" };
         var scorers = Enumerable.Range(1, 2)
-            .Select(number => StartRho($"scorer {number}", ["scorer", "--reference", reference, "--port", "0", .. cache], line => After(line, "listening on "), threads))
+            .Select(number => StartRho($"scorer {number}", ["scorer", "--reference", reference, "--port", "0", "--dtype", DataType, .. cache], line => After(line, "listening on "), threads))
             .ToList();
         var addresses = await Task.WhenAll(scorers.Select(scorer => scorer.ReadyAsync(StartPatience, cancellation)));
         stage.Complete($"{string.Join(" and ", addresses)}, sharing {(_redis is null ? "a folder" : $"Redis at {_redis}")}");
@@ -261,6 +267,7 @@ internal sealed class QuickstartJob : IAsyncDisposable
             Batch = new BatchSection { Sequences = _settings.BatchSequences },
             Schedule = new ScheduleSection { LearningRate = _settings.LearningRate, WarmupSteps = Math.Min(20, steps / 4) },
             Seed = _settings.Seed,
+            Compute = new ComputeSection { Precision = _settings.Precision },
             Checkpoints = new CheckpointSection { EverySteps = 0 },
             Evaluation = Evaluation(Math.Max(1, steps / _settings.Evaluations)),
         };
@@ -333,25 +340,30 @@ internal sealed class QuickstartJob : IAsyncDisposable
         return page;
     }
 
-    private async Task<IReadOnlyList<Exchange>> AskAsync(string model, IReadOnlyList<MarkedDocument> heldOut, CancellationToken cancellation)
+    /// <summary>Both finished models answer the first held-out problems, greedily, over HTTP.</summary>
+    private async Task<IReadOnlyList<Exchange>> AskAsync(string clm, string slm, IReadOnlyList<MarkedDocument> heldOut, CancellationToken cancellation)
     {
-        using var stage = Begin("serving the SLM model");
-        var server = StartRho("server", ["serve", "--model", $"slm={model}", "--grpc", "0", "--http", "0", "--cache-mib", "64"], HttpAddress, new Dictionary<string, string>(StringComparer.Ordinal));
+        using var stage = Begin("both models served");
+        var server = StartRho(
+            "server", ["serve", "--model", $"clm={clm}", "--model", $"slm={slm}", "--grpc", "0", "--http", "0", "--dtype", DataType, "--cache-mib", "64"], HttpAddress,
+            new Dictionary<string, string>(StringComparer.Ordinal));
         var address = await server.ReadyAsync(StartPatience, cancellation);
         using var http = new HttpClient { BaseAddress = new Uri(address), Timeout = StartPatience };
-        var asked = new List<Exchange>();
-        foreach (var document in heldOut.Take(Questions))
+        var problems = heldOut.SelectMany(document => document.Text.Split("\n\n", StringSplitOptions.RemoveEmptyEntries)).Take(_settings.Questions).Select(Problems.Split).ToList();
+        var (byClm, bySlm) = (await AnswersAsync("clm"), await AnswersAsync("slm"));
+        await StopChildrenAsync("server");
+        stage.Complete($"{problems.Count} questions answered by each over HTTP at {address}");
+        return [.. problems.Select((problem, i) => new Exchange(problem.Prompt, problem.Answer, Marked(byClm[i], problem.Answer), Marked(bySlm[i], problem.Answer)))];
+
+        async Task<string[]> AnswersAsync(string model)
         {
-            var prompt = document.Text[..(document.Text.IndexOf("Answer:", StringComparison.Ordinal) + "Answer:".Length)];
-            using var response = await http.PostAsJsonAsync("/v1/completions", new { model = "slm", prompt, max_tokens = Math.Min(64, _settings.SequenceLength / 4), temperature = 0, stop = "\n" }, cancellation);
+            using var response = await http.PostAsJsonAsync("/v1/completions", new { model, prompt = problems.ConvertAll(problem => problem.Prompt), max_tokens = 16, temperature = 0, stop = "\n" }, cancellation);
             var body = await response.Content.ReadFromJsonAsync<JsonElement>(cancellation);
             if (!response.IsSuccessStatusCode) throw new RhoException($"the server at {address} answered {(int)response.StatusCode}: {body}");
-            asked.Add(new Exchange(prompt, body.GetProperty("choices")[0].GetProperty("text").GetString()!));
+            return [.. body.GetProperty("choices").EnumerateArray().OrderBy(choice => choice.GetProperty("index").GetInt32()).Select(choice => choice.GetProperty("text").GetString()!)];
         }
 
-        await StopChildrenAsync("server");
-        stage.Complete($"{asked.Count} questions answered over HTTP at {address}");
-        return asked;
+        static Reply Marked(string text, string answer) => new(text, text.Trim() == answer);
     }
 
     // ---- processes and stages
@@ -372,6 +384,8 @@ internal sealed class QuickstartJob : IAsyncDisposable
         await Task.WhenAll(ending.Select(child => child.DisposeAsync().AsTask()));
         _children.RemoveAll(ending.Contains);
     }
+
+    private string DataType => _settings.Precision.ToString().ToLowerInvariant();
 
     private Stage Begin(string name) => new(this, name);
 

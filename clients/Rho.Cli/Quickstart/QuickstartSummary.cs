@@ -27,8 +27,33 @@ internal sealed record QuickstartSummary
     /// <summary>CLM first, then SLM, trained on the same tokens in the same order.</summary>
     public required IReadOnlyList<RunSummary> Runs { get; init; }
 
-    /// <summary>What the served SLM model was asked over HTTP.</summary>
+    /// <summary>What both served models were asked over HTTP: the first held-out problems.</summary>
     public required IReadOnlyList<Exchange> Asked { get; init; }
+
+    /// <summary>Of <see cref="Asked"/>, how many each model answered right.</summary>
+    public int ClmRight => Asked.Count(exchange => exchange.Clm.Right);
+
+    public int SlmRight => Asked.Count(exchange => exchange.Slm.Right);
+
+    /// <summary>
+    /// Share of the tokens after which SLM's held-out loss first was as low as CLM's last one, straight between two evaluations; null where it never was.
+    /// </summary>
+    public double? ReachesClmAfter
+    {
+        get
+        {
+            var (goal, curve) = (Runs[0].HeldOutLoss, Runs[1].Curve);
+            for (var i = 0; i < curve.Count; i++)
+            {
+                if (!(curve[i].HeldOutLoss <= goal)) continue;
+                var before = i == 0 ? curve[0] : curve[i - 1];
+                var part = i == 0 ? 0 : (before.HeldOutLoss - goal) / (before.HeldOutLoss - curve[i].HeldOutLoss);
+                return (before.Tokens + (part * (curve[i].Tokens - before.Tokens))) / Runs[0].Tokens;
+            }
+
+            return null;
+        }
+    }
 
     public static readonly JsonSerializerOptions JsonOptions = new(JsonSerializerDefaults.Web)
     {
@@ -78,7 +103,11 @@ internal sealed record RunSummary
 /// <summary>Held-out loss (nats per token) after so many tokens.</summary>
 internal readonly record struct CurvePoint(long Tokens, double HeldOutLoss);
 
-internal sealed record Exchange(string Prompt, string Answer);
+/// <summary>A held-out problem without its answer, the right one, and both models' greedy continuations.</summary>
+internal sealed record Exchange(string Prompt, string Answer, Reply Clm, Reply Slm);
+
+/// <summary><paramref name="Right"/>: the text is the right answer and nothing else.</summary>
+internal sealed record Reply(string Text, bool Right);
 
 /// <summary>A token of the report's page: its text, what the generator and the selection made of it, and its losses in nats (NaN where it has none).</summary>
 internal readonly record struct PageToken(string Text, NoiseKind? Noise, bool Selected, float Loss, float ReferenceLoss);

@@ -27,7 +27,7 @@ internal static class ReportPage
             <main>
             <header>
             <p class="eyebrow">Rho quickstart</p>
-            <h1>{{Headline(clm, slm)}}</h1>
+            <h1>{{Headline(summary)}}</h1>
             <p class="lead">Two equal models read the same {{Count(slm.Tokens)}} tokens of crawl-like text, of which {{Percent(summary.Data.NoiseShare)}} are noise.
             One trained on every token (CLM). The other trained on the {{Percent(slm.Ratio)}} of each batch with the highest excess loss over a reference (SLM).</p>
             </header>
@@ -36,6 +36,7 @@ internal static class ReportPage
         Tile(html, "Held-out loss, SLM", Number(slm.HeldOutLoss), $"CLM {Number(clm.HeldOutLoss)}, reference {Number(summary.Reference.HeldOutLoss)} nats per token", "slm");
         Tile(html, "Noise trained on, SLM", Percent(slm.NoiseTrainedOn), $"CLM {Percent(clm.NoiseTrainedOn)} of all noise tokens", "slm");
         Tile(html, "Clean text trained on, SLM", Percent(slm.CleanTrainedOn), $"CLM {Percent(clm.CleanTrainedOn)} of all clean tokens", "slm");
+        Tile(html, "Questions answered right, SLM", $"{summary.SlmRight} of {summary.Asked.Count}", $"CLM {summary.ClmRight} of {summary.Asked.Count}; none occurs in a training text", "slm");
         Tile(html, "Time for everything", Duration(summary.Seconds), summary.Machine, "");
         html.Append("</section>\n");
 
@@ -51,14 +52,10 @@ internal static class ReportPage
         return html.ToString();
     }
 
-    private static string Headline(RunSummary clm, RunSummary slm)
-    {
-        var reached = slm.Curve.FirstOrDefault(point => point.HeldOutLoss <= clm.HeldOutLoss);
-        if (slm.HeldOutLoss >= clm.HeldOutLoss) return "In this run, training on selected tokens did not beat training on all of them";
-        return reached.Tokens > 0 && reached.Tokens < clm.Tokens
-            ? $"SLM reached CLM’s final loss with {Percent((double)reached.Tokens / clm.Tokens)} of its tokens"
-            : "SLM ended below CLM at equal tokens";
-    }
+    private static string Headline(QuickstartSummary summary) =>
+        summary.Runs[1].HeldOutLoss >= summary.Runs[0].HeldOutLoss ? "In this run, training on selected tokens did not beat training on all of them"
+        : summary.ReachesClmAfter is < 1 and var share ? $"SLM reached CLM’s final loss with {Percent(share)} of its tokens"
+        : "SLM ended below CLM at equal tokens";
 
     private static void Tile(StringBuilder html, string label, string value, string note, string kind) =>
         html.Append($"<div class=\"tile {kind}\"><p>{Escape(label)}</p><strong>{Escape(value)}</strong><small>{Escape(note)}</small></div>");
@@ -162,9 +159,28 @@ internal static class ReportPage
 
     private static void Asked(StringBuilder html, QuickstartSummary summary)
     {
-        html.Append("<section><h2>The served model</h2>\n<p>The SLM model behind <code>/v1/completions</code>; its words are highlighted.</p>\n");
-        foreach (var exchange in summary.Asked) html.Append($"<pre class=\"page\">{Escape(exchange.Prompt)}<mark>{Escape(exchange.Answer)}</mark></pre>\n");
+        const int Open = 8;
+        html.Append($"<section><h2>Both models, asked</h2>\n<p>The first {summary.Asked.Count} held-out problems, put to both models behind <code>/v1/completions</code>, greedily. The training texts have their facts, asked by others. CLM answered {summary.ClmRight} right, SLM {summary.SlmRight}.</p>\n");
+        Rows(summary.Asked.Take(Open));
+        if (summary.Asked.Count > Open)
+        {
+            html.Append($"<details><summary>The other {summary.Asked.Count - Open}</summary>\n");
+            Rows(summary.Asked.Skip(Open));
+            html.Append("</details>\n");
+        }
+
         html.Append("</section>\n");
+
+        void Rows(IEnumerable<Exchange> exchanges)
+        {
+            html.Append("<table class=\"asked\"><thead><tr><th>Question</th><th>Right</th><th>CLM</th><th>SLM</th></tr></thead><tbody>\n");
+            foreach (var exchange in exchanges)
+                html.Append(CultureInfo.InvariantCulture, $"<tr><td>{Escape(Question(exchange.Prompt))}</td><td>{Escape(exchange.Answer)}</td>{Cell(exchange.Clm)}{Cell(exchange.Slm)}</tr>\n");
+            html.Append("</tbody></table>\n");
+        }
+
+        static string Question(string prompt) => prompt["Question: ".Length..prompt.LastIndexOf('\n')];
+        static string Cell(Reply reply) => $"<td class=\"{(reply.Right ? "right" : "wrong")}\">{(reply.Right ? "✓" : "✗")} {Escape(reply.Text.Trim())}</td>";
     }
 
     private static void Stages(StringBuilder html, QuickstartSummary summary)
@@ -190,7 +206,8 @@ internal static class ReportPage
         NoiseKind.Boilerplate => "boilerplate",
         NoiseKind.Typo => "typos",
         NoiseKind.Random => "random strings",
-        _ => "unrelated text",
+        NoiseKind.Unrelated => "unrelated text",
+        _ => "wrong answers",
     };
 
     private static string Number(double value) => double.IsFinite(value) ? value.ToString("F3", CultureInfo.InvariantCulture) : "not finite";
@@ -213,8 +230,8 @@ internal static class ReportPage
 
     private const string Style = """
 
-        :root { color-scheme: light dark; --ground: #fbfbfa; --card: #fff; --ink: #1d2126; --soft: #5c6670; --line: #e3e5e8; --clm: #5b6b8c; --slm: #c2540a; --reference: #2f8a5b; --mark: #ffe0bd; }
-        @media (prefers-color-scheme: dark) { :root { --ground: #15181c; --card: #1d2126; --ink: #e8eaed; --soft: #9aa4ae; --line: #333a42; --clm: #9db0d6; --slm: #ff9a4d; --reference: #63c795; --mark: #5d3714; } }
+        :root { color-scheme: light dark; --ground: #fbfbfa; --card: #fff; --ink: #1d2126; --soft: #5c6670; --line: #e3e5e8; --clm: #5b6b8c; --slm: #c2540a; --reference: #2f8a5b; --wrong: #b3261e; --mark: #ffe0bd; }
+        @media (prefers-color-scheme: dark) { :root { --ground: #15181c; --card: #1d2126; --ink: #e8eaed; --soft: #9aa4ae; --line: #333a42; --clm: #9db0d6; --slm: #ff9a4d; --reference: #63c795; --wrong: #f2867e; --mark: #5d3714; } }
         * { box-sizing: border-box; }
         body { margin: 0; background: var(--ground); color: var(--ink); font: 16px/1.55 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
         main { max-width: 860px; margin: 0 auto; padding: 40px 20px 64px; }
@@ -223,7 +240,7 @@ internal static class ReportPage
         h2 { font-size: 19px; margin: 40px 0 4px; }
         .lead { font-size: 17px; margin: 0 0 24px; }
         p { margin: 4px 0 14px; }
-        .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(180px, 1fr)); gap: 12px; }
+        .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; }
         .tile { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 14px 16px; }
         .tile p { margin: 0; color: var(--soft); font-size: 14px; }
         .tile strong { display: block; font-size: 26px; font-variant-numeric: tabular-nums; }
@@ -245,6 +262,8 @@ internal static class ReportPage
         .page { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 16px; font: 14px/1.75 ui-monospace, "DejaVu Sans Mono", monospace; white-space: pre-wrap; overflow-wrap: anywhere; }
         mark { background: var(--mark); color: inherit; border-radius: 2px; }
         .noise { text-decoration: underline dotted var(--soft); text-underline-offset: 4px; }
+        .asked th, .asked td { text-align: left; vertical-align: top; } .asked td { width: 30%; } .asked td:nth-child(2) { width: 10%; }
+        .right { color: var(--reference); } .wrong { color: var(--wrong); } details { margin: 0 0 18px; } summary { cursor: pointer; color: var(--soft); }
         .stages td:nth-child(2) { width: 55%; } .stages span { display: block; height: 12px; border-radius: 3px; background: var(--clm); min-width: 2px; }
         @media (max-width: 640px) { table:not(.stages) { display: block; overflow-x: auto; } h1 { font-size: 24px; } }
 

@@ -62,7 +62,7 @@ internal sealed record ExperimentData(IReadOnlyList<string> CuratedSets, string 
     {
         var building = directory + ".building";
         Directory.CreateDirectory(building);
-        var data = QuickstartCorpus.Generate(1, 2_000_000, 8_000_000, 100_000);
+        var data = QuickstartCorpus.Generate(1, 2_000_000, 8_000_000, 30_000);
         var held = data.Crawl.Count / 50;
         var half = (data.Crawl.Count - held) / 2;
         void Write(string name, IEnumerable<MarkedDocument> documents) => QuickstartCorpus.Write(Path.Combine(building, $"{name}.jsonl"), documents);
