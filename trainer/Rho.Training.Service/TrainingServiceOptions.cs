@@ -24,7 +24,7 @@ public sealed record TrainingServiceOptions
         var errors = new List<string>();
         if (Runs.Length == 0) errors.Add("runs must name a folder");
         if (MaxConcurrentRuns < 1) errors.Add($"max concurrent runs must be at least 1, not {MaxConcurrentRuns}");
-        if (Data != null && !Directory.Exists(Data)) errors.Add($"data folder {Data} does not exist");
+        if (Data is not null && !Directory.Exists(Data)) errors.Add($"data folder {Data} does not exist");
         if (errors.Count > 0) throw new RhoException("trainer settings: " + string.Join("; ", errors));
     }
 }
