@@ -1,3 +1,4 @@
+using System.ComponentModel;
 using System.Net;
 using Microsoft.Extensions.Logging;
 
@@ -13,6 +14,7 @@ public sealed record RhoHostOptions
     public required string Service { get; init; }
 
     /// <summary>The IP address to listen on, or "*" for all. Default 127.0.0.1: this machine alone.</summary>
+    [Description("Address to listen on; * for all")]
     public string Bind { get; init; } = "127.0.0.1";
 
     /// <summary>The port for gRPC: HTTP/2, and HTTP/1.1 as well under TLS. 0 lets the system choose, null has none.</summary>
@@ -22,33 +24,41 @@ public sealed record RhoHostOptions
     public int? HttpPort { get; init; }
 
     /// <summary>The server's certificate with its chain, a PEM file; with <see cref="TlsKey"/> it turns TLS on. Read again when the file changes.</summary>
+    [Description("Certificate with its chain (PEM); turns TLS on")]
     public string? TlsCertificate { get; init; }
 
     /// <summary>The certificate's private key, a PEM file.</summary>
+    [Description("The certificate's key (PEM)")]
     public string? TlsKey { get; init; }
 
     /// <summary>Certificates, in a PEM file, that clients' certificates must come from: turns mutual TLS on.</summary>
+    [Description("Certificates that clients' ones must come from (PEM); turns mutual TLS on")]
     public string? ClientAuthority { get; init; }
 
     /// <summary>A file with one API key a line; "#" starts a comment. With keys, calls need "authorization: Bearer KEY".</summary>
+    [Description($"File with one API key a line; {ApiKeysVariable} adds to it")]
     public string? ApiKeysFile { get; init; }
 
     /// <summary>Whether health and metrics too need a key or a client certificate. Default false: probes and scrapers have neither.</summary>
     public bool ProtectHealth { get; init; }
 
     /// <summary>Where traces and metrics go over OTLP, such as http://collector:4317; null leaves it to OTEL_EXPORTER_OTLP_ENDPOINT, and without that nothing is sent.</summary>
+    [Description("Where traces and metrics go over OTLP")]
     public string? OtlpEndpoint { get; init; }
 
     /// <summary>Logs as JSON instead of one plain line each. Both go to stderr.</summary>
+    [Description("Log JSON, one object a line")]
     public bool JsonLogs { get; init; }
 
     /// <summary>The least level that is logged. Default Information.</summary>
     public LogLevel LogLevel { get; init; } = LogLevel.Information;
 
     /// <summary>How long a stopping service says "not ready" before it refuses work, so that balancers notice. Default 0.</summary>
+    [Description("Seconds in which a stopping service says 'not ready' before it refuses work")]
     public TimeSpan DrainDelay { get; init; }
 
     /// <summary>How long running calls may take to finish once the service stops; then they are cut. Default 30 s.</summary>
+    [Description("Seconds that running calls may take to finish once the service stops")]
     public TimeSpan DrainTimeout { get; init; } = TimeSpan.FromSeconds(30);
 
     /// <summary>When work waits and none completes for this long, the service is not progressing. Default 2 minutes.</summary>

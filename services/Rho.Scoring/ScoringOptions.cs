@@ -1,4 +1,6 @@
+using System.ComponentModel;
 using Rho.Hosting;
+using Rho.Torch;
 
 namespace Rho.Scoring;
 
@@ -6,30 +8,35 @@ namespace Rho.Scoring;
 public sealed record ScoringOptions
 {
     /// <summary>Ports, TLS, keys, telemetry, drain; its StallTimeout is how long waiting work may see no batch complete.</summary>
-    public RhoHostOptions Host { get; init; } = new() { Service = "rho-scorer", GrpcPort = 50051 };
+    public RhoHostOptions Host { get; init; } = new() { Service = "rho-scorer", GrpcPort = 5001 };
 
     /// <summary>Checkpoint folders of the references to serve. The first is the default for clients that name none.</summary>
     public IReadOnlyList<string> References { get; init; } = [];
 
-    /// <summary>"auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".</summary>
+    /// <summary>Where references compute; "auto" takes a GPU where there is one.</summary>
+    [Description(Devices.Names)]
     public string Device { get; init; } = "cpu";
 
-    /// <summary>"auto" (what the device computes fastest), "float32" or "bfloat16".</summary>
+    [Description("auto (what the device computes fastest), float32 or bfloat16")]
     public string Compute { get; init; } = "auto";
 
     /// <summary>Redis as "host:port" or a StackExchange.Redis configuration string; excludes <see cref="CacheDirectory"/>.</summary>
+    [Description("Redis that replicas share their losses by")]
     public string? Redis { get; init; }
 
     /// <summary>Folder of score files; null without <see cref="Redis"/>: no cache.</summary>
+    [Description("Folder for losses instead of Redis")]
     public string? CacheDirectory { get; init; }
 
-    /// <summary>Start although Redis is away, and use it once it answers.</summary>
+    [Description("Start although Redis is away, and use it once it answers")]
     public bool RedisOptional { get; init; }
 
     /// <summary>How long Redis keeps scores; null: until it evicts them.</summary>
+    [Description("Hours that Redis keeps losses [default: until it evicts them]")]
     public TimeSpan? CacheTimeToLive { get; init; }
 
     /// <summary>How long a replica that died keeps others from going on with its shard.</summary>
+    [Description("Seconds after which others take over the shard of a replica that died")]
     public TimeSpan LeaseTime { get; init; } = TimeSpan.FromSeconds(10);
 
     /// <summary>How long a stream waits for a chunk that another replica has leased before it scores it itself, uncached.</summary>
@@ -39,21 +46,25 @@ public sealed record ScoringOptions
     public TimeSpan UploadPatience { get; init; } = TimeSpan.FromSeconds(30);
 
     /// <summary>Token budget of a batch that is put together from single sequences (Score).</summary>
+    [Description("Tokens of a batch")]
     public int BatchTokens { get; init; } = 16_384;
 
     /// <summary>Accepted work in tokens past which new work is refused (RESOURCE_EXHAUSTED).</summary>
+    [Description("Accepted work past which new work is refused")]
     public long MaxQueuedTokens { get; init; } = 1_000_000_000;
 
-    /// <summary>Open streams past which new ones are refused.</summary>
+    [Description("Open streams past which new ones are refused")]
     public int MaxStreams { get; init; } = 1_000;
 
     /// <summary>Tokens of a sequence; 0: the reference's context length.</summary>
+    [Description("Tokens of a sequence at most; 0: the reference's context")]
     public int MaxSequenceLength { get; init; }
 
     /// <summary>Tokens of a shard.</summary>
     public long MaxShardTokens { get; init; } = 4_000_000_000;
 
     /// <summary>Where the tokens of shards in work lie (2 or 4 bytes per token) until they are scored; null: the system's folder for temporary files.</summary>
+    [Description("Folder for the tokens of shards in work [default: the system's for temporary files]")]
     public string? SpoolDirectory { get; init; }
 
     /// <exception cref="RhoException">One line that names every wrong setting.</exception>

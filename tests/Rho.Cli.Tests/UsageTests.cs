@@ -1,3 +1,7 @@
+using Rho.Scoring;
+using Rho.Serving;
+using Rho.Training.Service;
+
 namespace Rho.Cli.Tests;
 
 public class UsageTests
@@ -32,6 +36,24 @@ public class UsageTests
                 Assert.Empty(CommandLine.Create().Parse(line.Split(" #")[0].Split(" <")[0]["rho ".Length..].Replace('\'', '"')).Errors);
         }
     }
+
+    [Fact]
+    public void Services_OptionsNotGiven_AreTheRecordsDefaults()
+    {
+        var (scoring, serving, training) = (new ScoringOptions(), new ServingOptions(), new TrainingServiceOptions { Runs = "runs" });
+        Assert.Equal(scoring.Host.GrpcPort, Default("scorer", "--port"));
+        Assert.Equal(scoring.Device, Default("scorer", "--device"));
+        Assert.Equal(scoring.LeaseTime.TotalSeconds, Default("scorer", "--lease"));
+        Assert.Equal(serving.Device, Default("serve", "--device"));
+        Assert.Equal(serving.CacheBytes, (long)(int)Default("serve", "--cache-mib")! << 20);
+        Assert.Equal(serving.Engine.MaxWaitingRequests, Default("serve", "--max-waiting"));
+        Assert.Equal(training.Host.GrpcPort, Default("trainer", "--port"));
+        Assert.Equal(training.Host.DrainTimeout.TotalSeconds, Default("trainer", "--drain-timeout"));
+        Assert.NotEqual(serving.Host.DrainTimeout, training.Host.DrainTimeout);
+    }
+
+    private static object? Default(string command, string option) =>
+        CommandLine.Create().Subcommands.Single(each => each.Name == command).Options.Single(each => each.Name == option).GetDefaultValue();
 
     private static IEnumerable<System.CommandLine.Command> Leaves(System.CommandLine.Command command) =>
         command.Subcommands.Count == 0 ? [command] : command.Subcommands.SelectMany(Leaves);

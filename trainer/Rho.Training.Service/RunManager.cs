@@ -8,16 +8,16 @@ namespace Rho.Training.Service;
 internal sealed partial class RunManager : IAsyncDisposable
 {
     private readonly TrainingServiceOptions _options;
-    private readonly ILogger<RunManager> _log;
+    private readonly ILogger<RunManager> _logger;
     private readonly SemaphoreSlim _slots;
     private readonly Lock _lock = new();
     private readonly Dictionary<string, ManagedRun> _runs = new(StringComparer.Ordinal);
     private readonly CancellationTokenSource _ending = new();
 
     /// <exception cref="RhoException">The folder of runs cannot be used.</exception>
-    public RunManager(TrainingServiceOptions options, ILogger<RunManager> log)
+    public RunManager(TrainingServiceOptions options, ILogger<RunManager> logger)
     {
-        (_options, _log) = (options, log);
+        (_options, _logger) = (options, logger);
         _slots = new SemaphoreSlim(options.MaxConcurrentRuns);
         try
         {
@@ -42,7 +42,7 @@ internal sealed partial class RunManager : IAsyncDisposable
     {
         foreach (var run in List().Reverse().Where(run => run.Record.Wanted))
         {
-            TakingUp(_log, run.Id);
+            TakingUp(run.Id);
             _ = Launch(run);
         }
     }
@@ -122,7 +122,7 @@ internal sealed partial class RunManager : IAsyncDisposable
             if (e.Step > afterStep || afterStep == 0) yield return e;
         }
 
-        if (live == null || next == null) yield break;
+        if (live is null || next is null) yield break;
         for (; await next; next = live.MoveNextAsync().AsTask())
         {
             var e = live.Current;
@@ -146,7 +146,7 @@ internal sealed partial class RunManager : IAsyncDisposable
         await Task.WhenAny(underWay, run.Work).WaitAsync(cancellation);
         if (underWay.IsCompletedSuccessfully) return;
         var error = await run.Work.ContinueWith(_ => run.Record.Error, CancellationToken.None, TaskContinuationOptions.None, TaskScheduler.Default);
-        if (error == null || run.Started != null) return;
+        if (error is null || run.Started is not null) return;
         // It never trained: what it leaves behind is its record alone.
         var failure = run.Failure;
         if (!File.Exists(Path.Combine(run.Directory, "run.json")))
@@ -155,7 +155,7 @@ internal sealed partial class RunManager : IAsyncDisposable
             Directory.Delete(run.Directory, recursive: true);
         }
 
-        if (failure != null) System.Runtime.ExceptionServices.ExceptionDispatchInfo.Throw(failure);
+        if (failure is not null) System.Runtime.ExceptionServices.ExceptionDispatchInfo.Throw(failure);
     }
 
     /// <summary>Starts the work; the task completes when the run trains or waits for its turn.</summary>
@@ -216,7 +216,7 @@ internal sealed partial class RunManager : IAsyncDisposable
         {
             // A failed run waits for someone to look at it, also over a restart.
             run.Failure = e;
-            if (e is not RhoException) RunBroke(_log, e, run.Id);
+            if (e is not RhoException) RunBroke(run.Id, e);
             run.Update(record => record with { State = ManagedState.Failed, Wanted = false, Error = e.Message });
         }
         finally
@@ -241,8 +241,8 @@ internal sealed partial class RunManager : IAsyncDisposable
     private static partial Regex IdPattern();
 
     [LoggerMessage(LogLevel.Information, "takes up run {Id}")]
-    private static partial void TakingUp(ILogger log, string id);
+    private partial void TakingUp(string id);
 
     [LoggerMessage(LogLevel.Error, "run {Id} broke")]
-    private static partial void RunBroke(ILogger log, Exception exception, string id);
+    private partial void RunBroke(string id, Exception exception);
 }

@@ -52,7 +52,7 @@ internal sealed class RunPlan : IAsyncDisposable
         var sets = new List<HeldOutSet>();
         try
         {
-            var tokenizer = FieldErrors.Named(run.Model.Tokenizer == null ? "model.from" : "model.tokenizer", () => Tokenizer.Load(run.Model.Tokenizer ?? run.Model.From!));
+            var tokenizer = FieldErrors.Named(run.Model.Tokenizer is null ? "model.from" : "model.tokenizer", () => Tokenizer.Load(run.Model.Tokenizer ?? run.Model.From!));
             if (tokenizer.Fingerprint != data.TokenizerFingerprint)
                 throw new MismatchException($"data.corpora[0]: {data.Corpora[0].Directory} was made with tokenizer {TrainingData.Short(data.TokenizerFingerprint)}, the model's is {TrainingData.Short(tokenizer.Fingerprint)}: build the corpus with the tokenizer in {run.Model.Tokenizer ?? run.Model.From}, or train a model with the corpus's");
             for (var i = 0; i < run.Evaluation.Sets.Count; i++) sets.Add(FieldErrors.Named($"evaluation.sets[{i}]", () => new HeldOutSet(run.Evaluation.Sets[i], data)));
@@ -102,14 +102,14 @@ internal sealed class RunPlan : IAsyncDisposable
 
     public async ValueTask DisposeAsync()
     {
-        if (Reference != null) await Reference.DisposeAsync();
+        if (Reference is not null) await Reference.DisposeAsync();
         foreach (var set in Sets) set.Dispose();
         Data.Dispose();
     }
 
     internal static IReferenceSource Open(ReferenceSourceSection source, TrainingData data, ReferenceSection reference, ReferenceNeeds needs, Device device, ComputeType compute)
     {
-        if (source.Scorers != null) return new ScorerSource(source, data.TokenizerFingerprint, TimeSpan.FromSeconds(reference.PatienceSeconds), needs);
+        if (source.Scorers is not null) return new ScorerSource(source, data.TokenizerFingerprint, TimeSpan.FromSeconds(reference.PatienceSeconds), needs);
         if (source.Scores is { } scores) return new ScoreFolderSource(scores, needs);
         return new ModelSource(ReferenceModel.Load(source.Model!, device, compute), needs);
     }
@@ -157,7 +157,7 @@ internal sealed class RunPlan : IAsyncDisposable
         if (Data.Limits.All(limit => limit < long.MaxValue)) available = Data.Limits.Sum() / SequencesPerStep;
         var wanted = Run.Steps ?? (Run.Tokens is { } tokens ? (tokens + TokensPerStep - 1) / TokensPerStep : available);
         if (available == 0) throw new RhoException($"data.corpora have {Data.Limits.Sum()} sequences in their epochs, fewer than the {SequencesPerStep} of one step");
-        if (wanted > available) throw new RhoException($"{(Run.Steps != null ? "steps" : "tokens")} asks for {wanted} steps, but data.corpora end after {available} in their epochs");
+        if (wanted > available) throw new RhoException($"{(Run.Steps is not null ? "steps" : "tokens")} asks for {wanted} steps, but data.corpora end after {available} in their epochs");
         return wanted;
     }
 }

@@ -105,13 +105,13 @@ public sealed class TrainingRun
             var stopped = e is OperationCanceledException && stop.IsCancellationRequested;
             session?.End(stopped ? RunState.Stopped : RunState.Failed, stopped ? null : e.Message, null);
             ranks?.Abort(e.Message);
-            if (session == null && stopped) return new RunResult(RunState.Stopped, 0, null, new Dictionary<string, double>(StringComparer.Ordinal));
+            if (session is null && stopped) return new RunResult(RunState.Stopped, 0, null, new Dictionary<string, double>(StringComparer.Ordinal));
             throw;
         }
         finally
         {
             Interlocked.Exchange(ref _wanted, null)?.TrySetException(new RhoException("the run ended before the checkpoint"));
-            if (session != null) await session.DisposeAsync();
+            if (session is not null) await session.DisposeAsync();
             _events.Complete();
         }
     }

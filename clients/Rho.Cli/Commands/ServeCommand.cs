@@ -11,21 +11,23 @@ internal static class ServeCommand
 {
     public static Command Create()
     {
+        var defaults = new ServingOptions();
         var model = new Option<string[]>("--model") { Description = "Checkpoint folder to serve under its own or another name; several times for several", HelpName = "[NAME=]DIR", DefaultValueFactory = _ => [] };
-        var watch = new Option<string?>("--watch") { Description = "Folder whose checkpoint folders are served as they appear and change", HelpName = "DIR" };
+        var watch = Of("--watch", nameof(ServingOptions.WatchFolder), defaults.WatchFolder, "DIR");
         var grpc = new Option<int?>("--grpc") { Description = "Port for gRPC (rho.inference.v1); 0 lets the system choose", HelpName = "P" };
         var http = new Option<int?>("--http") { Description = "Port for HTTP (/v1/completions, /v1/models, /healthz, /metrics)", HelpName = "P" };
-        var device = new Option<string>("--device") { Description = "auto, cpu, cuda or cuda:N", DefaultValueFactory = _ => "auto" };
-        var dtype = new Option<ComputeType>("--dtype") { Description = "Number type of weights and cache", DefaultValueFactory = _ => ComputeType.Auto };
-        var int8 = new Option<bool>("--int8") { Description = "8-bit weights (CPU)" };
-        var cache = new Option<int>("--cache-mib") { Description = "Memory for keys and values of each model", HelpName = "MIB", DefaultValueFactory = _ => 1024 };
-        var threads = new Option<int>("--threads") { Description = "Threads that compute on the CPU; 0 takes one per processor", HelpName = "N" };
-        var cors = new Option<string[]>("--cors") { Description = "Web origin that may call from a browser, or *", HelpName = "ORIGIN", DefaultValueFactory = _ => [] };
-        var perKey = new Option<int>("--max-per-key") { Description = "Prompts of one API key (or address) under way at once; 0 is no limit", HelpName = "N" };
-        var waiting = new Option<int>("--max-waiting") { Description = "Requests that may wait; further ones are refused (429)", HelpName = "N", DefaultValueFactory = _ => new EngineOptions().MaxWaitingRequests };
-        var changes = new Option<bool>("--allow-model-changes") { Description = "Serve LoadModel and UnloadModel" };
-        var vllm = new Option<bool>("--vllm-metrics") { Description = "Also show metrics under vLLM's names" };
-        var service = new ServiceOptions("rho-serving");
+        var device = Of("--device", nameof(ServingOptions.Device), defaults.Device);
+        var dtype = Of("--dtype", nameof(ServingOptions.Compute), defaults.Compute);
+        dtype.DefaultValueFactory = _ => defaults.Compute; // the first of its type: help shows it all the same
+        var int8 = Of("--int8", nameof(ServingOptions.Weights), defaults.Weights == WeightFormat.Int8);
+        var cache = Of("--cache-mib", nameof(ServingOptions.CacheBytes), (int)(defaults.CacheBytes >> 20), "MIB");
+        var threads = Of("--threads", nameof(ServingOptions.Threads), defaults.Threads, "N");
+        var cors = Of("--cors", nameof(ServingOptions.CorsOrigins), defaults.CorsOrigins.ToArray(), "ORIGIN");
+        var perKey = RecordOptions<EngineOptions>.Create("--max-per-key", nameof(EngineOptions.MaxRequestsPerClient), defaults.Engine.MaxRequestsPerClient, "N");
+        var waiting = RecordOptions<EngineOptions>.Create("--max-waiting", nameof(EngineOptions.MaxWaitingRequests), defaults.Engine.MaxWaitingRequests, "N");
+        var changes = Of("--allow-model-changes", nameof(ServingOptions.AllowModelChanges), defaults.AllowModelChanges);
+        var vllm = Of("--vllm-metrics", nameof(ServingOptions.VllmMetrics), defaults.VllmMetrics);
+        var service = new ServiceOptions(defaults.Host);
         var command = new ExampleCommand(
             "serve", "Serve models over gRPC and an OpenAI-compatible HTTP interface.",
             "rho serve --model runs/slm/final --grpc 5002 --http 8002",
@@ -38,7 +40,7 @@ internal static class ServeCommand
             if (result.GetValue(model)!.Length == 0 && result.GetValue(watch) is null && !result.GetValue(changes)) result.AddError("name what to serve with --model or --watch");
         });
         command.SetAction((result, cancellation) => ServingHost.RunAsync(
-            new ServingOptions
+            defaults with
             {
                 Host = service.Read(result, result.GetValue(grpc), result.GetValue(http)),
                 Models = [.. result.GetValue(model)!.Select(ModelSource.Parse)],
@@ -48,7 +50,7 @@ internal static class ServeCommand
                 Weights = result.GetValue(int8) ? WeightFormat.Int8 : WeightFormat.Model,
                 CacheBytes = (long)result.GetValue(cache) << 20,
                 Threads = result.GetValue(threads),
-                Engine = new EngineOptions { MaxRequestsPerClient = result.GetValue(perKey), MaxWaitingRequests = result.GetValue(waiting) },
+                Engine = defaults.Engine with { MaxRequestsPerClient = result.GetValue(perKey), MaxWaitingRequests = result.GetValue(waiting) },
                 CorsOrigins = result.GetValue(cors)!,
                 AllowModelChanges = result.GetValue(changes),
                 VllmMetrics = result.GetValue(vllm),
@@ -56,4 +58,6 @@ internal static class ServeCommand
             cancellation));
         return command;
     }
+
+    private static Option<T> Of<T>(string name, string property, T value, string? helpName = null) => RecordOptions<ServingOptions>.Create(name, property, value, helpName);
 }

@@ -4,26 +4,25 @@ using Rho.Hosting;
 namespace Rho.Cli.Commands;
 
 /// <summary>The options that all services take: where they listen, who may call, how they stop.</summary>
-internal sealed class ServiceOptions(string service, double drainSeconds = 30)
+internal sealed class ServiceOptions(RhoHostOptions defaults)
 {
-    private readonly Option<string> _bind = new("--bind") { Description = "Address to listen on; * for all", HelpName = "IP", DefaultValueFactory = _ => "127.0.0.1" };
-    private readonly Option<string?> _certificate = new("--tls-certificate") { Description = "Certificate with its chain (PEM); turns TLS on", HelpName = "FILE" };
-    private readonly Option<string?> _key = new("--tls-key") { Description = "The certificate's key (PEM)", HelpName = "FILE" };
-    private readonly Option<string?> _authority = new("--client-authority") { Description = "Certificates that clients' ones must come from (PEM); turns mutual TLS on", HelpName = "FILE" };
-    private readonly Option<string?> _apiKeys = new("--api-keys") { Description = $"File with one API key a line; {RhoHostOptions.ApiKeysVariable} adds to it", HelpName = "FILE" };
-    private readonly Option<string?> _otlp = new("--otlp") { Description = "Where traces and metrics go over OTLP", HelpName = "URL" };
-    private readonly Option<bool> _jsonLogs = new("--json-logs") { Description = "Log JSON, one object a line" };
-    private readonly Option<double> _drainDelay = new("--drain-delay") { Description = "Seconds in which a stopping service says 'not ready' before it refuses work", HelpName = "SECONDS" };
-    private readonly Option<double> _drainTimeout = new("--drain-timeout") { Description = "Seconds that running calls may take to finish once the service stops", HelpName = "SECONDS", DefaultValueFactory = _ => drainSeconds };
+    private readonly Option<string> _bind = Of("--bind", nameof(RhoHostOptions.Bind), defaults.Bind, "IP");
+    private readonly Option<string?> _certificate = Of("--tls-certificate", nameof(RhoHostOptions.TlsCertificate), defaults.TlsCertificate, "FILE");
+    private readonly Option<string?> _key = Of("--tls-key", nameof(RhoHostOptions.TlsKey), defaults.TlsKey, "FILE");
+    private readonly Option<string?> _authority = Of("--client-authority", nameof(RhoHostOptions.ClientAuthority), defaults.ClientAuthority, "FILE");
+    private readonly Option<string?> _apiKeys = Of("--api-keys", nameof(RhoHostOptions.ApiKeysFile), defaults.ApiKeysFile, "FILE");
+    private readonly Option<string?> _otlp = Of("--otlp", nameof(RhoHostOptions.OtlpEndpoint), defaults.OtlpEndpoint, "URL");
+    private readonly Option<bool> _jsonLogs = Of("--json-logs", nameof(RhoHostOptions.JsonLogs), defaults.JsonLogs);
+    private readonly Option<double> _drainDelay = Of("--drain-delay", nameof(RhoHostOptions.DrainDelay), defaults.DrainDelay.TotalSeconds, "SECONDS");
+    private readonly Option<double> _drainTimeout = Of("--drain-timeout", nameof(RhoHostOptions.DrainTimeout), defaults.DrainTimeout.TotalSeconds, "SECONDS");
 
     public void AddTo(Command command)
     {
         foreach (var option in (Option[])[_bind, _certificate, _key, _authority, _apiKeys, _otlp, _jsonLogs, _drainDelay, _drainTimeout]) command.Add(option);
     }
 
-    public RhoHostOptions Read(ParseResult result, int? grpcPort, int? httpPort) => new()
+    public RhoHostOptions Read(ParseResult result, int? grpcPort, int? httpPort) => defaults with
     {
-        Service = service,
         Bind = result.GetValue(_bind)!,
         GrpcPort = grpcPort,
         HttpPort = httpPort,
@@ -36,4 +35,6 @@ internal sealed class ServiceOptions(string service, double drainSeconds = 30)
         DrainDelay = TimeSpan.FromSeconds(result.GetValue(_drainDelay)),
         DrainTimeout = TimeSpan.FromSeconds(result.GetValue(_drainTimeout)),
     };
+
+    private static Option<T> Of<T>(string name, string property, T value, string? helpName = null) => RecordOptions<RhoHostOptions>.Create(name, property, value, helpName);
 }

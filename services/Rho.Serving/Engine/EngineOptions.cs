@@ -1,3 +1,5 @@
+using System.ComponentModel;
+
 namespace Rho.Serving.Engine;
 
 /// <summary>Bounds of one model's engine.</summary>
@@ -13,12 +15,14 @@ public sealed record EngineOptions
     public TimeSpan StepTime { get; init; } = TimeSpan.FromMilliseconds(200);
 
     /// <summary>Requests that wait at most; further ones are refused. Default 1,024.</summary>
+    [Description("Requests that may wait; further ones are refused (429)")]
     public int MaxWaitingRequests { get; init; } = 1024;
 
     /// <summary>Prompt tokens that wait at most. Default 1,048,576.</summary>
     public long MaxWaitingTokens { get; init; } = 1 << 20;
 
     /// <summary>Requests of one client, running and waiting, of which a call has one per prompt; 0 is no limit of its own. Default 0.</summary>
+    [Description("Prompts of one API key (or address) under way at once; 0 is no limit")]
     public int MaxRequestsPerClient { get; init; }
 
     /// <summary>Whether prompts reuse the cached beginnings of earlier ones. Default true.</summary>

@@ -1,5 +1,3 @@
-using System.Collections.Concurrent;
-using System.Diagnostics;
 using System.Runtime.InteropServices;
 using Microsoft.Extensions.Logging;
 using Rho.Hosting;
@@ -27,20 +25,13 @@ public sealed partial class InferenceEngine : IAsyncDisposable
     private readonly HashSet<int> _ends;
     private readonly BlockPool _pool;
     private readonly Scheduler _scheduler;
-    private readonly ConcurrentQueue<Generation> _inbox = new();
+    private readonly StepPace _pace;
+    private readonly Admission _admission;
     private readonly AutoResetEvent _wake = new(false);
-    private readonly Lock _gate = new();
-    private readonly Dictionary<string, int> _requestsPerClient = [];
     private readonly TaskCompletionSource _stopped = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly ForwardBatch _batch = new();
-    private readonly List<Output> _outputs = [];
-    private float[] _logits = [];
+    private readonly StepOutputs _outputs;
     private long _arrivals;
-    private double _secondsPerToken;
-    private int _waitingRequests;
-    private long _waitingTokens;
-    private int _unfinished;
-    private bool _closing;
     private volatile bool _cancelAll;
 
     /// <param name="model">Owned from now on.</param>
@@ -56,6 +47,9 @@ public sealed partial class InferenceEngine : IAsyncDisposable
         _ends = [.. ends];
         _pool = new BlockPool(model.Blocks);
         _scheduler = new Scheduler(_pool, options) { Started = Begin };
+        _pace = new StepPace(options);
+        _admission = new Admission(name, options, _pace);
+        _outputs = new StepOutputs(options.LogitsBytes);
         new Thread(Loop) { IsBackground = true, Name = $"rho-engine-{name}" }.Start();
     }
 
@@ -65,13 +59,7 @@ public sealed partial class InferenceEngine : IAsyncDisposable
     public int ContextLength => (int)Math.Min(_model.Config.ContextLength, (long)_model.Blocks * DecodingModel.BlockTokens);
 
     /// <summary>Requests accepted and not ended.</summary>
-    public int Unfinished
-    {
-        get
-        {
-            lock (_gate) return _unfinished;
-        }
-    }
+    public int Unfinished => _admission.Unfinished;
 
     /// <summary>A moment's state, for metrics and tests.</summary>
     public EngineState State { get; private set; } = new(0, 0, 0, 0);
@@ -83,10 +71,7 @@ public sealed partial class InferenceEngine : IAsyncDisposable
     public long Preemptions => _scheduler.Preemptions;
 
     /// <summary>Throws what <see cref="Submit"/> would throw for a request of so many tokens, before anything is spent on it.</summary>
-    public void CheckRoom(long tokens, string client)
-    {
-        lock (_gate) CheckRoom_NeedsLock(tokens, client);
-    }
+    public void CheckRoom(long tokens, string client) => _admission.CheckRoom(tokens, client);
 
     /// <summary>Accepts a request. Whatever is accepted is answered, fails with a reason, or is cancelled by its caller.</summary>
     /// <exception cref="InvalidFieldException">A setting is out of range, or prompt and continuation do not fit the context.</exception>
@@ -99,17 +84,7 @@ public sealed partial class InferenceEngine : IAsyncDisposable
         {
             Usage = new GenerationUsage(request.Prompt.Count, 0, 0),
         };
-        lock (_gate)
-        {
-            if (_closing) throw new UnavailableException($"model {Name} is being taken out of service; try again");
-            CheckRoom_NeedsLock(request.QueueTokens, request.Client);
-            _waitingRequests++;
-            _waitingTokens += request.QueueTokens;
-            _unfinished++;
-            CollectionsMarshal.GetValueRefOrAddDefault(_requestsPerClient, request.Client, out _)++;
-            _inbox.Enqueue(generation);
-        }
-
+        _admission.Enter(generation);
         _progress.Added();
         _wake.Set();
         return generation;
@@ -119,7 +94,7 @@ public sealed partial class InferenceEngine : IAsyncDisposable
     /// <param name="patience">When it is cancelled, what still runs fails as unavailable.</param>
     public async Task CloseAsync(CancellationToken patience = default)
     {
-        lock (_gate) _closing = true;
+        _admission.Close();
         await using var registration = patience.Register(() =>
         {
             _cancelAll = true;
@@ -153,19 +128,6 @@ public sealed partial class InferenceEngine : IAsyncDisposable
         }
     }
 
-    private void CheckRoom_NeedsLock(long tokens, string client)
-    {
-        if (_options.MaxRequestsPerClient > 0 && _requestsPerClient.GetValueOrDefault(client) >= _options.MaxRequestsPerClient)
-            throw new OverloadedException($"this client has {_options.MaxRequestsPerClient} requests under way, which is its limit", TimeSpan.FromSeconds(1));
-        if (_waitingRequests >= _options.MaxWaitingRequests)
-            throw new OverloadedException($"the queue is full: {_waitingRequests} requests wait", RetryAfter());
-        if (_waitingRequests > 0 && _waitingTokens + tokens > _options.MaxWaitingTokens)
-            throw new OverloadedException($"the queue is full: {_waitingTokens} prompt tokens wait, and {tokens} more are beyond {_options.MaxWaitingTokens}", RetryAfter());
-    }
-
-    /// <summary>About the time until what waits now has begun, from 1 to 60 s.</summary>
-    private TimeSpan RetryAfter() => TimeSpan.FromSeconds(Math.Clamp(_waitingTokens * _secondsPerToken, 1, 60));
-
     private void Loop()
     {
         var failures = 0;
@@ -177,16 +139,12 @@ public sealed partial class InferenceEngine : IAsyncDisposable
                 if (_scheduler.Running.Count + _scheduler.Waiting == 0)
                 {
                     PublishState();
-                    lock (_gate)
-                    {
-                        if (_closing && _unfinished == 0) return;
-                    }
-
+                    if (_admission.IsDrained) return;
                     _wake.WaitOne();
                     continue;
                 }
 
-                var shares = _scheduler.Next(PromptBudget());
+                var shares = _scheduler.Next(_pace.PromptBudget);
                 PublishState();
                 if (shares.Count == 0)
                 {
@@ -211,7 +169,7 @@ public sealed partial class InferenceEngine : IAsyncDisposable
         {
             EngineFailed(Name, exception);
             _health.Failed($"the engine of model {Name} stopped: {exception.Message}");
-            lock (_gate) _closing = true;
+            _admission.Close();
             TakeIn();
             foreach (var generation in _scheduler.All.Select(sequence => sequence.Generation).Distinct().ToArray()) FailGeneration(generation, exception);
         }
@@ -226,7 +184,7 @@ public sealed partial class InferenceEngine : IAsyncDisposable
 
     private void TakeIn()
     {
-        while (_inbox.TryDequeue(out var generation)) AddSequences(generation);
+        while (_admission.TryTake(out var generation)) AddSequences(generation);
         foreach (var generation in _scheduler.All.Select(sequence => sequence.Generation).Where(generation => generation.IsCancelled || _cancelAll).Distinct().ToArray())
         {
             if (generation.IsCancelled) Drop(generation, new OperationCanceledException("the request was cancelled"), "cancelled");
@@ -253,27 +211,16 @@ public sealed partial class InferenceEngine : IAsyncDisposable
         if (sequence.Started is not null) return;
         sequence.Started = _time.GetTimestamp();
         if (sequence.Choice > 0) return;
-        lock (_gate) LeaveQueue_NeedsLock(sequence.Generation);
+        _admission.Begin(sequence.Generation.Request);
         _metrics.Queued(Name, _time.GetElapsedTime(sequence.Generation.Accepted));
     }
-
-    private void LeaveQueue_NeedsLock(Generation generation)
-    {
-        _waitingRequests--;
-        _waitingTokens -= generation.Request.QueueTokens;
-    }
-
-    /// <summary>Tokens of a step beside running continuations, so that it takes about the time that is wanted.</summary>
-    private int PromptBudget() => _secondsPerToken == 0
-        ? _options.MaxStepTokens
-        : (int)Math.Clamp(_options.StepTime.TotalSeconds / _secondsPerToken, Math.Min(32, _options.MaxStepTokens), _options.MaxStepTokens);
 
     private void Step(List<Share> shares)
     {
         var start = _time.GetTimestamp();
         FillBatch(shares);
         _model.Forward(_batch);
-        ReadOutputs();
+        _outputs.Read(_model);
         foreach (var share in shares) Advance(share);
         Send(shares);
         foreach (var share in shares)
@@ -283,7 +230,7 @@ public sealed partial class InferenceEngine : IAsyncDisposable
 
         Steps++;
         var seconds = _time.GetElapsedTime(start).TotalSeconds;
-        _secondsPerToken = _secondsPerToken == 0 ? seconds / _batch.Count : (0.9 * _secondsPerToken) + (0.1 * seconds / _batch.Count);
+        _pace.Observe(seconds, _batch.Count);
         _metrics.Stepped(Name, seconds, _batch.Count);
         _progress.Progressed();
     }
@@ -301,66 +248,17 @@ public sealed partial class InferenceEngine : IAsyncDisposable
                 var next = sequence.Computed + i + 1;
                 if (next == tokens.Length)
                 {
-                    if (sequence.MaxTokens > 0) AddOutput(sequence, start + i, -1);
+                    if (sequence.MaxTokens == 0) continue;
+                    _batch.AddOutput(start + i);
+                    _outputs.AddDraw(sequence);
                 }
                 else if (sequence.WantsPromptScores && next < sequence.PromptLength && next >= sequence.PromptScored)
                 {
-                    AddOutput(sequence, start + i, tokens[next]);
+                    _batch.AddOutput(start + i);
+                    _outputs.AddScore(sequence, tokens[next]);
                 }
             }
         }
-    }
-
-    private void AddOutput(Sequence sequence, int row, int target)
-    {
-        _batch.AddOutput(row);
-        _outputs.Add(new Output(sequence, target));
-    }
-
-    /// <summary>Scores and draws in parallel, a bounded number of logits at a time.</summary>
-    private void ReadOutputs()
-    {
-        var vocabulary = _model.Config.VocabularySize;
-        var rows = (int)Math.Clamp(_options.LogitsBytes / (vocabulary * sizeof(float)), 1, 4096);
-        for (var first = 0; first < _outputs.Count; first += rows)
-        {
-            var begin = first;
-            var count = Math.Min(rows, _outputs.Count - first);
-            if (_logits.Length < (long)count * vocabulary) _logits = new float[count * vocabulary];
-            _model.Logits(first, count, _logits);
-            _model.Parallel(count, (_, i) =>
-            {
-                var output = _outputs[begin + i];
-                _outputs[begin + i] = Read(output, _logits.AsSpan(i * vocabulary, vocabulary));
-            });
-        }
-    }
-
-    private static Output Read(Output output, Span<float> logits)
-    {
-        var sequence = output.Sequence;
-        if (output.Target >= 0) return output with { Result = LogProbabilities.Of(logits, output.Target, sequence.Generation.Request.PromptLogProbabilities ?? 0) };
-        if (sequence.Matcher is not { } matcher) return output with { Result = sequence.Sampler.Draw(logits, sequence.Banned, []) };
-        try
-        {
-            var allowed = new ulong[(logits.Length + 63) / 64];
-            if (!matcher.Allow(allowed)) return output with { Failure = new RhoException("the model's vocabulary cannot spell what the constraint demands next") };
-            // A text that has to end here ends, also before min_tokens.
-            var banned = sequence.Banned.ToArray();
-            if (AllowsOnly(allowed, banned)) banned = [];
-            return output with { Result = sequence.Sampler.Draw(logits, banned, allowed) };
-        }
-        catch (RhoException exception)
-        {
-            return output with { Failure = exception };
-        }
-    }
-
-    private static bool AllowsOnly(ReadOnlySpan<ulong> allowed, int[] tokens)
-    {
-        var left = allowed.ToArray();
-        foreach (var token in tokens) left[token >> 6] &= ~(1UL << (token & 63));
-        return !left.AsSpan().ContainsAnyExcept(0UL);
     }
 
     /// <summary>Counts computed tokens and makes full blocks known.</summary>
@@ -389,7 +287,7 @@ public sealed partial class InferenceEngine : IAsyncDisposable
             for (; next < _outputs.Count && _outputs[next].Sequence == sequence; next++)
             {
                 failure = _outputs[next].Failure;
-                if (_outputs[next].Target >= 0) scores.Add(_outputs[next].Result);
+                if (_outputs[next].IsScore) scores.Add(_outputs[next].Result);
                 else drawn = _outputs[next].Result;
             }
 
@@ -432,7 +330,7 @@ public sealed partial class InferenceEngine : IAsyncDisposable
         var generation = sequence.Generation;
         if (!generation.EndChoice()) return;
         _metrics.Ended(Name, generation.Usage, _time.GetElapsedTime(generation.Accepted));
-        Leave(generation);
+        _admission.Leave(generation.Request, waiting: false);
         _progress.Completed();
     }
 
@@ -441,32 +339,18 @@ public sealed partial class InferenceEngine : IAsyncDisposable
 
     private void Drop(Generation generation, Exception reason, string outcome)
     {
-        var queued = false;
+        var waiting = false;
         foreach (var sequence in _scheduler.All.Where(sequence => sequence.Generation == generation).ToArray())
         {
-            queued |= sequence.Choice == 0 && sequence.Started is null;
+            waiting |= sequence.Choice == 0 && sequence.Started is null;
             _scheduler.Remove(sequence);
         }
 
-        if (queued)
-        {
-            lock (_gate) LeaveQueue_NeedsLock(generation);
-        }
-
+        // First, so that whoever sees the failure finds room for another try.
+        _admission.Leave(generation.Request, waiting);
         generation.Fail(reason);
         _metrics.Dropped(Name, outcome);
-        Leave(generation);
         _progress.Dropped();
-    }
-
-    private void Leave(Generation generation)
-    {
-        lock (_gate)
-        {
-            _unfinished--;
-            var client = generation.Request.Client;
-            if (--CollectionsMarshal.GetValueRefOrAddDefault(_requestsPerClient, client, out _) == 0) _requestsPerClient.Remove(client);
-        }
     }
 
     private void PublishState()
@@ -480,10 +364,6 @@ public sealed partial class InferenceEngine : IAsyncDisposable
 
     [LoggerMessage(LogLevel.Critical, "the engine of model {Model} stopped")]
     private partial void EngineFailed(string model, Exception exception);
-
-    /// <param name="Target">The prompt token to score, or -1 to draw the next one.</param>
-    /// <param name="Failure">Why no token could be drawn.</param>
-    private readonly record struct Output(Sequence Sequence, int Target, ScoredToken Result = default, RhoException? Failure = null);
 }
 
 /// <summary>What an engine does at a moment.</summary>

@@ -12,7 +12,7 @@ internal sealed partial class FolderWatcher(ServingOptions options, ModelRegistr
     private readonly Dictionary<string, string> _seen = new(StringComparer.Ordinal);
     private readonly HashSet<string> _served = new(StringComparer.Ordinal);
 
-    protected override async Task ExecuteAsync(CancellationToken stoppingToken)
+    protected override async Task ExecuteAsync(CancellationToken cancellation)
     {
         if (options.WatchFolder is not { } folder) return;
         using var timer = new PeriodicTimer(options.WatchInterval, time);
@@ -20,14 +20,14 @@ internal sealed partial class FolderWatcher(ServingOptions options, ModelRegistr
         {
             try
             {
-                await LookAsync(folder, stoppingToken);
+                await LookAsync(folder, cancellation);
             }
             catch (Exception exception) when (exception is IOException or UnauthorizedAccessException)
             {
                 CannotLook(folder, exception.Message);
             }
         }
-        while (await timer.WaitForNextTickAsync(stoppingToken));
+        while (await timer.WaitForNextTickAsync(cancellation));
     }
 
     private async Task LookAsync(string folder, CancellationToken cancellation)

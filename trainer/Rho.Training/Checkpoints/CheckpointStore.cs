@@ -134,7 +134,7 @@ internal sealed partial class CheckpointStore(string directory, CheckpointSectio
     private void Prune()
     {
         var entries = List().OrderByDescending(entry => entry.Step).ToList();
-        var best = options.KeepBestBy == null ? null : Best(entries);
+        var best = options.KeepBestBy is null ? null : Best(entries);
         foreach (var (_, path) in entries.Skip(options.KeepLast))
             if (path != best) Discard(path);
     }

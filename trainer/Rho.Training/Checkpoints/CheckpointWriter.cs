@@ -57,7 +57,7 @@ internal sealed class CheckpointWriter(CheckpointStore store, RunPlan plan, Step
         }
 
         Run();
-        if (failure != null && failureThrows) System.Runtime.ExceptionServices.ExceptionDispatchInfo.Throw(failure);
+        if (failure is not null && failureThrows) System.Runtime.ExceptionServices.ExceptionDispatchInfo.Throw(failure);
     }
 
     public async ValueTask DisposeAsync() => await _writing;

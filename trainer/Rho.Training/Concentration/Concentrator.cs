@@ -78,7 +78,7 @@ public static class Concentrator
     {
         if (Directory.Exists(options.Output) && Directory.EnumerateFileSystemEntries(options.Output).Any())
             throw new RhoException($"{options.Output} exists already; choose another folder or remove it");
-        if (options.Reference.MovingAverageDecay != null) throw new RhoException("a moving average is a reference of a run in progress only");
+        if (options.Reference.MovingAverageDecay is not null) throw new RhoException("a moving average is a reference of a run in progress only");
         using var data = new TrainingData(new DataSection { Corpora = [new CorpusSection { Path = options.Corpus }] }, 1);
         var device = Devices.Resolve(options.Compute.Device);
         var compute = RunPlan.ResolveCompute(options.Compute.Precision);
@@ -90,7 +90,7 @@ public static class Concentrator
         await using var reference = options.Reference.Sources.Count == 0 ? null : await ReferenceLoader.ConnectAsync(
             options.Reference with { WhenUnavailable = UnavailablePolicy.Stop }, source => RunPlan.Open(source, data, options.Reference, needs, device, compute), data, _ => { }, cancellation);
         if (needs.TopK > 0) throw new RhoException("divergence is a criterion of runs: concentrated data is selected by losses and entropies");
-        if (needs.Reference && reference == null) throw new RhoException("this criterion compares with a reference, and none is given");
+        if (needs.Reference && reference is null) throw new RhoException("this criterion compares with a reference, and none is given");
         var words = needs.Words ? new WordTable(Tokenizer.Load(options.Model), model.VocabularySize) : null;
 
         var work = new Work(options, data, model, reference, selector, words, progress);
@@ -126,7 +126,7 @@ public static class Concentrator
         {
             var shard = data.Shard(0, index);
             var batch = options.Objective.Scope == ObjectiveScope.GlobalBatch ? checked((int)shard.Sequences) : options.Sequences;
-            await using var losses = reference == null ? null : new ShardLosses(reference, shard, data.DocumentsSeeEachOther, 0);
+            await using var losses = reference is null ? null : new ShardLosses(reference, shard, data.DocumentsSeeEachOther, 0);
             using var source = SafetensorsFile.Open(shard.Path);
             using var writer = SafetensorsWriter.Create(
                 Path.Combine(options.Output, data.Corpora[0].Shards[index].File),
@@ -137,7 +137,7 @@ public static class Concentrator
             {
                 cancellation.ThrowIfCancellationRequested();
                 var count = (int)Math.Min(batch, shard.Sequences - first);
-                var stretch = losses == null ? null : await losses.ReadAsync(count, cancellation);
+                var stretch = losses is null ? null : await losses.ReadAsync(count, cancellation);
                 var mask = Select(shard, first, count, stretch, Randomness.Derive((ulong)options.Seed, (ulong)index, (ulong)first), cancellation);
                 writer.Write("loss_mask", first * shard.Length, mask);
                 progress?.Report(_done += mask.Length);
@@ -173,7 +173,7 @@ public static class Concentrator
                 model.Score(tokens.AsSpan(start, length), sequences, shard.Length, documents.AsSpan(start, length), current.AsSpan(start, length), cancellation);
             }
 
-            var losses = new TokenLosses { Current = current, Reference = referenceLosses?.Losses, ReferenceEntropy = referenceLosses?.Entropies, Words = words == null ? default : words.Number(tokens), Length = shard.Length, Seed = seed };
+            var losses = new TokenLosses { Current = current, Reference = referenceLosses?.Losses, ReferenceEntropy = referenceLosses?.Entropies, Words = words is null ? default : words.Number(tokens), Length = shard.Length, Seed = seed };
             selector.Select(losses, options.Objective.Ratio, weights);
             _statistics = _statistics.Add(SelectionStatistics.Measure(current, referenceLosses?.Losses, weights));
             return [.. weights.Select(weight => weight > 0 ? (byte)1 : (byte)0)];

@@ -80,11 +80,11 @@ internal sealed class BatchPipeline : IDisposable
                 cancellation.ThrowIfCancellationRequested();
                 var shard = _data.Shard(corpus, stretch.Shard);
                 var loaded = new LoadedStretch(stretch, shard);
-                if (_reference != null)
+                if (_reference is not null)
                 {
-                    if (losses == null || losses.Shard != shard || losses.NextSequence != stretch.FirstSequence)
+                    if (losses is null || losses.Shard != shard || losses.NextSequence != stretch.FirstSequence)
                     {
-                        if (losses != null) await losses.DisposeAsync();
+                        if (losses is not null) await losses.DisposeAsync();
                         losses = new ShardLosses(_reference, shard, _data.DocumentsSeeEachOther, stretch.FirstSequence);
                     }
 
@@ -100,7 +100,7 @@ internal sealed class BatchPipeline : IDisposable
         }
         finally
         {
-            if (losses != null) await losses.DisposeAsync();
+            if (losses is not null) await losses.DisposeAsync();
         }
     }
 
@@ -154,7 +154,7 @@ internal sealed class BatchBuilder(int sequences, int length, bool documentsSeeE
 {
     private readonly int[] _tokens = new int[sequences * length];
     private readonly int[] _documents = new int[sequences * length];
-    private readonly float[]? _reference = reference == null ? null : new float[sequences * length];
+    private readonly float[]? _reference = reference is null ? null : new float[sequences * length];
     private readonly float[]? _entropy = reference is { GivesEntropies: true } ? new float[sequences * length] : null;
     private readonly LikelyTokens? _likely = reference is { TopK: > 0 and var k } ? LikelyTokens.Empty(sequences * length, k) : null;
     private readonly SequenceOrigin[] _origins = new SequenceOrigin[sequences];

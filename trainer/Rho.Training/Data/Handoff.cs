@@ -45,7 +45,7 @@ internal sealed class Handoff<T>(int capacity) : IDisposable
         }
 
         _filled.Release(); // Completed: every later take ends here too.
-        if (_error != null) System.Runtime.ExceptionServices.ExceptionDispatchInfo.Throw(_error);
+        if (_error is not null) System.Runtime.ExceptionServices.ExceptionDispatchInfo.Throw(_error);
         return false;
     }
 

@@ -38,7 +38,7 @@ internal sealed class GradientReduction(IRankGroup ranks, Tensor gradients, bool
     public void End()
     {
         Advance(0);
-        if (_running == null) Reduce();
+        if (_running is null) Reduce();
         else _running.GetAwaiter().GetResult();
         _running = null;
     }

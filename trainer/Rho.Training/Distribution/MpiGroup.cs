@@ -45,7 +45,7 @@ internal sealed unsafe class MpiGroup : IRankGroup
         }
 
         if (!_triedNccl) JoinNccl(flat);
-        if (_nccl != null)
+        if (_nccl is not null)
         {
             _nccl.Sum(FlatMemory.Address(flat), flat.NumberOfElements);
             return;
@@ -106,7 +106,7 @@ internal sealed unsafe class MpiGroup : IRankGroup
     {
         _triedNccl = true;
         var nccl = flat.device_index == 0 ? Nccl.Find() : null;
-        Span<double> found = [nccl == null ? 0 : 1];
+        Span<double> found = [nccl is null ? 0 : 1];
         Lowest(found);
         if (found[0] == 0)
         {

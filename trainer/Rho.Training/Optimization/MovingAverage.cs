@@ -47,7 +47,7 @@ internal sealed class MovingAverage : IDisposable
                 var losses = new float[batch.Tokens.Tokens.Length];
                 var entropies = needs.Entropies ? new float[losses.Length] : null;
                 var likely = needs.TopK > 0 ? LikelyTokens.Empty(losses.Length, needs.TopK) : null;
-                if (entropies == null && likely == null) _model.Evaluate(batch.Tokens, losses);
+                if (entropies is null && likely is null) _model.Evaluate(batch.Tokens, losses);
                 else _model.Evaluate(batch.Tokens, losses, entropies, needs.TopK, likely?.Ids, likely?.LogProbabilities);
                 return new BatchReference(losses, entropies, likely);
             })];

@@ -75,7 +75,7 @@ internal sealed class StepRunner : IDisposable
     {
         var selective = _run.Objective.Kind == ObjectiveKind.Slm && step >= _run.Objective.ClmSteps;
         var ratio = selective ? Ratio.At(step) : 1;
-        var references = selective && Average != null ? Average.Score(batches, _needs) : null;
+        var references = selective && Average is not null ? Average.Score(batches, _needs) : null;
         var chosen = selective && _run.Objective.Scope == ObjectiveScope.GlobalBatch && (batches.Count > 1 || _ranks.Size > 1)
             ? SelectGlobally(step, batches, references, ratio)
             : null;
@@ -88,7 +88,7 @@ internal sealed class StepRunner : IDisposable
         {
             var batch = batches[i];
             var reference = references?[i] ?? BatchReference.Of(batch);
-            var probe = selective && chosen == null ? Probe(reference) : null;
+            var probe = selective && chosen is null ? Probe(reference) : null;
             var losses = new float[batch.Tokens.Tokens.Length];
             var weights = new float[losses.Length];
             var index = i;
@@ -159,18 +159,18 @@ internal sealed class StepRunner : IDisposable
     private StepOutcome Update(StepOutcome outcome, string? problem)
     {
         // Ranks have to agree, or their weights would part.
-        Span<double> fine = [problem == null ? 1 : 0];
+        Span<double> fine = [problem is null ? 1 : 0];
         _ranks.Lowest(fine);
         if (fine[0] == 0) problem ??= "the loss of another process is not a number";
-        if (problem == null && outcome.Sums.WeightSum == 0)
+        if (problem is null && outcome.Sums.WeightSum == 0)
         {
             Optimizer.ZeroGradients();
             return outcome with { Skipped = "no token was selected" };
         }
 
         var norm = Optimizer.GradientNorm() / outcome.Sums.WeightSum;
-        if (problem == null && !double.IsFinite(norm)) problem = $"the gradient of {NonFiniteParameter()} is not a number";
-        if (problem != null)
+        if (problem is null && !double.IsFinite(norm)) problem = $"the gradient of {NonFiniteParameter()} is not a number";
+        if (problem is not null)
         {
             Optimizer.ZeroGradients();
             return outcome with { Skipped = problem, NonFinite = true };
@@ -195,7 +195,7 @@ internal sealed class StepRunner : IDisposable
             return;
         }
 
-        if (chosen != null)
+        if (chosen is not null)
         {
             chosen.CopyTo(weights);
             return;
@@ -211,7 +211,7 @@ internal sealed class StepRunner : IDisposable
         Reference = reference.Losses,
         ReferenceEntropy = reference.Entropies,
         Divergence = Divergences(reference, probe),
-        Words = _words == null ? default : _words.Number(batch.Tokens.Tokens),
+        Words = _words is null ? default : _words.Number(batch.Tokens.Tokens),
         Length = batch.Tokens.Length,
         Seed = Randomness.Derive((ulong)_run.Seed, 0x5E1EC7, (ulong)step, (ulong)(_ranks.Rank + _ranks.Size * index)),
     };
@@ -222,7 +222,7 @@ internal sealed class StepRunner : IDisposable
     /// <summary>[sequences * length] in nats; empty without a probe.</summary>
     private static float[] Divergences(BatchReference reference, TokenProbe? probe)
     {
-        if (probe == null) return [];
+        if (probe is null) return [];
         var divergences = new float[probe.Ids.Length / probe.K];
         TopDivergence.Measure(reference.Likely!.LogProbabilities, probe.LogProbabilities, probe.K, divergences);
         return divergences;
@@ -255,7 +255,7 @@ internal sealed class StepRunner : IDisposable
             reference.AddRange(_ranks.Gather<float>(compared));
             if (_needs.Entropies) entropy.AddRange(_ranks.Gather<float>(losses.Length > 0 ? known.Entropies : []));
             if (_needs.TopK > 0) divergence.AddRange(_ranks.Gather<float>(losses.Length > 0 ? Divergences(known, probe) : []));
-            if (_words != null) words.AddRange(_ranks.Gather<int>(losses.Length > 0 ? _words.Number(batch.Tokens.Tokens) : []));
+            if (_words is not null) words.AddRange(_ranks.Gather<int>(losses.Length > 0 ? _words.Number(batch.Tokens.Tokens) : []));
         }
 
         var weights = new float[current.Count];
@@ -277,7 +277,7 @@ internal sealed class StepRunner : IDisposable
     private void CheckReference(PreparedBatch batch, float[]? reference, ReadOnlySpan<float> current)
     {
         if (!_needs.Reference) return;
-        if (reference == null) throw new InvalidOperationException("the step has no reference losses");
+        if (reference is null) throw new InvalidOperationException("the step has no reference losses");
         for (var i = 0; i < current.Length; i++)
         {
             if (float.IsNaN(current[i]) || !float.IsNaN(reference[i])) continue;

@@ -1,6 +1,7 @@
 using System.ComponentModel;
 using System.ComponentModel.DataAnnotations;
 using System.Text.Json;
+using Rho.Torch;
 
 namespace Rho.Training;
 
@@ -466,7 +467,7 @@ public enum ComputePrecision
 
 public sealed record ComputeSection
 {
-    [Description("auto, cpu, cuda or cuda:N; auto is the GPU where there is one.")]
+    [Description($"{Devices.Names}; auto is the GPU where there is one.")]
     public string Device { get; init; } = "auto";
 
     [Description("Type of the products; weights, moments and gradients are kept as float32. auto is bfloat16 where the device computes it natively.")]

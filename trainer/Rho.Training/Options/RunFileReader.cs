@@ -99,7 +99,7 @@ internal static class RunFileReader
         foreach (var field in value.EnumerateObject())
         {
             var property = type.Properties.FirstOrDefault(p => p.Name == field.Name);
-            if (property == null)
+            if (property is null)
             {
                 if (path.Length == 0 && field.Name == "$schema") continue;
                 errors.Add($"{At(field.Name)} is not known; {(path.Length == 0 ? "the file" : path)} has {string.Join(", ", type.Properties.Select(p => p.Name))}");
@@ -118,7 +118,7 @@ internal static class RunFileReader
     }
 
     internal static bool IsOptional(JsonPropertyInfo property) =>
-        Nullable.GetUnderlyingType(property.PropertyType) != null || (!property.PropertyType.IsValueType && property.IsSetNullable);
+        Nullable.GetUnderlyingType(property.PropertyType) is not null || (!property.PropertyType.IsValueType && property.IsSetNullable);
 
     internal static RangeAttribute? Bounds(JsonPropertyInfo property) =>
         property.AttributeProvider?.GetCustomAttributes(typeof(RangeAttribute), inherit: false).OfType<RangeAttribute>().FirstOrDefault();

@@ -16,10 +16,10 @@ internal static class RunFileRules
         CheckModel(run.Model, Require);
 
         Require(run.Data.Corpora.Count > 0, "data.corpora is empty, to have at least one corpus");
-        var weighted = run.Data.Corpora.Count(corpus => corpus.Weight != null);
+        var weighted = run.Data.Corpora.Count(corpus => corpus.Weight is not null);
         Require(weighted == 0 || weighted == run.Data.Corpora.Count, "data.corpora: either all corpora have a weight or none");
-        Require(run.Steps == null || run.Tokens == null, "steps and tokens are both given, to be one of them");
-        Require(run.Steps != null || run.Tokens != null || run.Data.Corpora.All(corpus => corpus.Epochs != null),
+        Require(run.Steps is null || run.Tokens is null, "steps and tokens are both given, to be one of them");
+        Require(run.Steps is not null || run.Tokens is not null || run.Data.Corpora.All(corpus => corpus.Epochs is not null),
             "steps is missing (or tokens, or epochs of every corpus): the run would have no end");
 
         CheckObjective(run, Require);
@@ -37,11 +37,11 @@ internal static class RunFileRules
 
     private static void CheckModel(ModelSection model, Action<bool, string> require)
     {
-        require(model.From == null != (model.Config == null), model.From == null
+        require(model.From is null != model.Config is null, model.From is null
             ? "model.from is missing (or model.config, to train from scratch)"
             : "model.from and model.config are both given, to be one of them");
         if (model.Config is not { } config) return;
-        require(model.Tokenizer != null, "model.tokenizer is missing: a model from scratch needs the folder of a tokenizer");
+        require(model.Tokenizer is not null, "model.tokenizer is missing: a model from scratch needs the folder of a tokenizer");
         require(config.HiddenSize % config.Heads == 0, $"model.config.heads is {config.Heads}, which does not divide hidden_size {config.HiddenSize}");
         require(config.HiddenSize / config.Heads % 2 == 0 || config.HiddenSize % config.Heads != 0,
             $"model.config.heads is {config.Heads}: {config.HiddenSize / config.Heads} values a head cannot be rotated in pairs");
@@ -55,7 +55,7 @@ internal static class RunFileRules
         CheckSelector(objective.Selector, "objective.selector", part: false, require);
         if (objective.RatioSchedule is { } schedule)
         {
-            require(schedule.Kind == RatioScheduleKind.Adaptive || schedule.To != null, "objective.ratio_schedule.to is missing");
+            require(schedule.Kind == RatioScheduleKind.Adaptive || schedule.To is not null, "objective.ratio_schedule.to is missing");
             require(schedule.Floor <= schedule.Ceiling, $"objective.ratio_schedule.floor is {schedule.Floor}, above ceiling {schedule.Ceiling}");
         }
 
@@ -66,32 +66,32 @@ internal static class RunFileRules
         require(SelectorFactory.TopKs(objective.Selector).Distinct().Count() < 2, "objective.selector has parts of different top_k, to be one");
         var adaptive = objective.RatioSchedule?.Kind == RatioScheduleKind.Adaptive;
         if (needs.Reference || adaptive)
-            require(run.Reference.Sources.Count > 0 || run.Reference.MovingAverageDecay != null,
+            require(run.Reference.Sources.Count > 0 || run.Reference.MovingAverageDecay is not null,
                 "reference.sources is empty: this objective compares with a reference (scorers, scores, a model, or reference.moving_average_decay)");
     }
 
     private static void CheckSelector(SelectorSection selector, string path, bool part, Action<bool, string> require)
     {
-        require(selector.AllOf == null || selector.AnyOf == null, $"{path}: all_of and any_of are both given, to be one of them");
-        require(part || selector.Ratio == null, $"{path}.ratio belongs to parts of all_of or any_of; the whole has objective.ratio");
-        require(selector.Temperature == null || selector.Unit == SelectorUnit.Token, $"{path}.temperature goes with unit \"token\"");
-        require(selector.TopK == null || (selector.By == SelectorCriterion.Divergence && selector.AllOf == null && selector.AnyOf == null), $"{path}.top_k goes with by \"divergence\"");
-        var (name, parts) = selector.AllOf != null ? ("all_of", selector.AllOf) : ("any_of", selector.AnyOf);
-        if (parts == null) return;
+        require(selector.AllOf is null || selector.AnyOf is null, $"{path}: all_of and any_of are both given, to be one of them");
+        require(part || selector.Ratio is null, $"{path}.ratio belongs to parts of all_of or any_of; the whole has objective.ratio");
+        require(selector.Temperature is null || selector.Unit == SelectorUnit.Token, $"{path}.temperature goes with unit \"token\"");
+        require(selector.TopK is null || (selector.By == SelectorCriterion.Divergence && selector.AllOf is null && selector.AnyOf is null), $"{path}.top_k goes with by \"divergence\"");
+        var (name, parts) = selector.AllOf is not null ? ("all_of", selector.AllOf) : ("any_of", selector.AnyOf);
+        if (parts is null) return;
         require(parts.Count >= 2, $"{path}.{name} has {parts.Count} parts, to have at least two");
         for (var i = 0; i < parts.Count; i++) CheckSelector(parts[i], $"{path}.{name}[{i}]", part: true, require);
     }
 
     private static void CheckReference(ReferenceSection reference, Action<bool, string> require)
     {
-        require(reference.MovingAverageDecay == null || reference.Sources.Count == 0, "reference.sources and reference.moving_average_decay are both given, to be one of them");
+        require(reference.MovingAverageDecay is null || reference.Sources.Count == 0, "reference.sources and reference.moving_average_decay are both given, to be one of them");
         for (var i = 0; i < reference.Sources.Count; i++)
         {
             var source = reference.Sources[i];
-            var given = (source.Scorers != null ? 1 : 0) + (source.Scores != null ? 1 : 0) + (source.Model != null ? 1 : 0);
+            var given = (source.Scorers is not null ? 1 : 0) + (source.Scores is not null ? 1 : 0) + (source.Model is not null ? 1 : 0);
             require(given == 1, $"reference.sources[{i}] is to have one of scorers, scores and model");
             require(source.Scorers is not { Count: 0 }, $"reference.sources[{i}].scorers is empty");
-            require(source.ClientCertificate == null == (source.ClientKey == null), $"reference.sources[{i}]: client_certificate and client_key go together");
+            require(source.ClientCertificate is null == source.ClientKey is null, $"reference.sources[{i}]: client_certificate and client_key go together");
         }
     }
 }
@@ -102,7 +102,7 @@ internal static class RunFilePaths
     internal static RunFile Resolve(RunFile run, string baseDirectory)
     {
         string Full(string path) => Path.GetFullPath(path, Path.GetFullPath(baseDirectory));
-        string? Maybe(string? path) => path == null ? null : Full(path);
+        string? Maybe(string? path) => path is null ? null : Full(path);
         var output = Full(run.Output);
         return run with
         {

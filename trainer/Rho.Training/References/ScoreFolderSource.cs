@@ -41,7 +41,7 @@ internal sealed class ScoreFolderSource : IReferenceSource
             throw;
         }
 
-        if (fingerprint == null) throw new NotFoundException($"{directory}: has no score files (*.safetensors)");
+        if (fingerprint is null) throw new NotFoundException($"{directory}: has no score files (*.safetensors)");
         Description = File.Exists(Path.Combine(directory, ScoresDescription.FileName)) ? ScoresDescription.Load(directory) : null;
         _identity = new ReferenceIdentity(fingerprint, Description?.TokenizerFingerprint, null, null, $"{_files.Count} score files in {directory}");
     }

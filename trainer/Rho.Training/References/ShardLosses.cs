@@ -90,7 +90,7 @@ internal sealed class ShardLosses : IAsyncDisposable
             var filled = 0;
             while (filled < total)
             {
-                if (_block == null || _used == _block.Sequences)
+                if (_block is null || _used == _block.Sequences)
                 {
                     if (!await NextAsync(cancellation)) return filled;
                 }
@@ -98,8 +98,8 @@ internal sealed class ShardLosses : IAsyncDisposable
                 var count = Math.Min(total - filled, _block!.Sequences - _used);
                 var (from, to, length) = (_used * shard.Length, filled * shard.Length, count * shard.Length);
                 _block.Losses.AsSpan(from, length).CopyTo(stretch.Losses.AsSpan(to));
-                if (stretch.Entropies != null) _block.Entropies.AsSpan(from, length).CopyTo(stretch.Entropies.AsSpan(to));
-                if (stretch.Likely != null) _block.Likely!.CopyTo(from, length, stretch.Likely, to);
+                if (stretch.Entropies is not null) _block.Entropies.AsSpan(from, length).CopyTo(stretch.Entropies.AsSpan(to));
+                if (stretch.Likely is not null) _block.Likely!.CopyTo(from, length, stretch.Likely, to);
                 filled += count;
                 _used += count;
                 _position += count;
@@ -153,7 +153,7 @@ internal sealed class ShardLosses : IAsyncDisposable
 
         private async ValueTask<bool> MoveAsync(CancellationToken cancellation)
         {
-            if (_blocks == null)
+            if (_blocks is null)
             {
                 _stop = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
                 _blocks = source.ReadAsync(shard, documentsSeeEachOther, _position, _stop.Token).GetAsyncEnumerator(_stop.Token);
@@ -193,7 +193,7 @@ internal sealed class ShardLosses : IAsyncDisposable
 
         private async ValueTask CloseAsync()
         {
-            if (_blocks == null) return;
+            if (_blocks is null) return;
             try
             {
                 await _blocks.DisposeAsync();

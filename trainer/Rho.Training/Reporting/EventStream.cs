@@ -35,7 +35,7 @@ internal sealed class EventStream
         var channel = Channel.CreateBounded<TrainingEvent>(new BoundedChannelOptions(Backlog) { FullMode = BoundedChannelFullMode.DropOldest });
         lock (_watchers)
         {
-            if (_started != null) channel.Writer.TryWrite(_started);
+            if (_started is not null) channel.Writer.TryWrite(_started);
             if (_completed) channel.Writer.TryComplete();
             else _watchers.Add(channel);
         }

@@ -99,7 +99,7 @@ internal sealed class TrainingMeter : IDisposable
         }
 
         _last = (step.Tokens, step.SelectedTokens);
-        if (step.Skipped != null) _skipped.Add(1, _run);
+        if (step.Skipped is not null) _skipped.Add(1, _run);
         if (step.BatchesWithoutReference > 0) _withoutReference.Add(step.BatchesWithoutReference, _run);
         _scoreWait.Add(step.ScoreWaitMilliseconds / 1000, _run);
         _dataWait.Add(step.DataWaitMilliseconds / 1000, _run);
@@ -124,7 +124,7 @@ internal sealed class TrainingMeter : IDisposable
     private void Set(Gauge<double> gauge, double? value, string? tag = null, object? tagValue = null)
     {
         if (value is not { } number || !double.IsFinite(number)) return;
-        if (tag == null) gauge.Record(number, _run);
+        if (tag is null) gauge.Record(number, _run);
         else gauge.Record(number, _run, new(tag, tagValue));
     }
 
