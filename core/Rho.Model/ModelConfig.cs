@@ -38,6 +38,14 @@ public sealed record ModelConfig
     public ValueList<bool> RotatedLayers { get; init; }
     /// <summary>Rotary base of the layers that have the window, where it is another (Gemma 3).</summary>
     public double? SlidingRopeTheta { get; init; }
+    /// <summary>Experts of each feed-forward; 0 where it is one (Mixtral, Qwen3-MoE).</summary>
+    public int Experts { get; init; }
+    /// <summary>Experts that a token takes.</summary>
+    public int ExpertsPerToken { get; init; }
+    /// <summary>Intermediate size of an expert.</summary>
+    public int ExpertSize { get; init; }
+    /// <summary>Whether the probabilities of a token's experts are made to add up to one.</summary>
+    public bool NormalizedExperts { get; init; }
     /// <summary>Scores are divided by its root; null for the head size (Gemma).</summary>
     public double? QueryScalar { get; init; }
     /// <summary>Attention's scores s become cap * tanh(s / cap) (Gemma 2).</summary>
@@ -99,6 +107,8 @@ public sealed record ModelConfig
         })
             if (value <= 0) throw new RhoException($"{where}: {name} is {value}, it must be positive");
         if (Heads % KeyValueHeads != 0) throw new RhoException($"{where}: num_attention_heads ({Heads}) must be a multiple of num_key_value_heads ({KeyValueHeads})");
+        if (Experts > 0 && (ExpertsPerToken < 1 || ExpertsPerToken > Experts || ExpertSize < 1))
+            throw new RhoException($"{where}: {ExpertsPerToken} of {Experts} experts of size {ExpertSize} a token are impossible");
         if (RotatedSize <= 0 || RotatedSize % 2 != 0 || RotatedSize > HeadSize) throw new RhoException($"{where}: {RotatedSize} of head_dim ({HeadSize}) are rotated, an even number is needed");
         if (RopeScaling is { Type: "longrope" } scaling && (scaling.ShortFactors.Count != RotatedSize / 2 || scaling.LongFactors.Count != RotatedSize / 2))
             throw new RhoException($"{where}: rope_scaling of type longrope has {scaling.ShortFactors.Count} short and {scaling.LongFactors.Count} long factors, {RotatedSize / 2} of each are needed");

@@ -35,7 +35,9 @@ public sealed class ParameterLayout
 
     /// <summary>Adds parameters that are one weight together.</summary>
     /// <param name="columns">null for vectors</param>
-    internal Weight Add(bool decay, float initial, long? columns, params (string Name, long Rows)[] parts)
+    internal Weight Add(bool decay, float initial, long? columns, params (string Name, long Rows)[] parts) => Add(decay, initial, columns, false, parts);
+
+    internal Weight Add(bool decay, float initial, long? columns, bool exact, (string Name, long Rows)[] parts)
     {
         var (start, rows) = (Count, 0L);
         foreach (var (name, count) in parts)
@@ -47,7 +49,7 @@ public sealed class ParameterLayout
             rows += count;
         }
 
-        _weights.Add(new Weight(_weights.Count, start, columns is { } all ? [rows, all] : [rows]));
+        _weights.Add(new Weight(_weights.Count, start, columns is { } all ? [rows, all] : [rows], exact));
         return _weights[^1];
     }
 }
@@ -63,6 +65,8 @@ internal readonly record struct ParameterScope(ParameterLayout Layout, string Pr
             Layout.Add(true, 0, inputs, [.. parts.Select(part => ($"{prefix}.{part.Name}.weight", part.Outputs))]),
             bias ? Layout.Add(false, 0, null, [.. parts.Select(part => ($"{prefix}.{part.Name}.bias", part.Outputs))]) : null);
     }
+
+    internal Linear Router(long inputs, string name, long experts) => new(Layout.Add(true, 0, inputs, exact: true, [($"{Prefix}.{name}.weight", experts)]));
 
     internal Norm Norm(string name, long width, int shift = 0) => new(Layout.Add(false, 1 - shift, null, ($"{Prefix}.{name}.weight", width)), NormEpsilon, shift);
 }

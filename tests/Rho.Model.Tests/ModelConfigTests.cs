@@ -23,6 +23,8 @@ public sealed class ModelConfigTests : IDisposable
     [InlineData("smollm3", 3_075_098_624)]
     [InlineData("phi-3-mini-4k", 3_821_079_552)]
     [InlineData("phi-4-mini", 3_836_021_760)]
+    [InlineData("mixtral-8x7b", 46_702_792_704)]
+    [InlineData("qwen3-30b-a3b", 30_532_122_624)]
     public void Load_PublishedConfiguration_HasThePublishedNumberOfParametersAndComesBackAsSaved(string name, long parameters)
     {
         File.Copy(Path.Combine(AppContext.BaseDirectory, "configs", $"{name}.json"), Path.Combine(_folder, "config.json"));

@@ -10,7 +10,7 @@ namespace Rho.Model.Architectures;
 /// </summary>
 internal abstract class Architecture
 {
-    internal static IReadOnlyList<Architecture> All { get; } = [new Llama(), new Mistral(), new Qwen2(), new Qwen3(), new Gemma2(), new Gemma3(), new Olmo2(), new SmolLm3(), new Phi3()];
+    internal static IReadOnlyList<Architecture> All { get; } = [new Llama(), new Mistral(), new Qwen2(), new Qwen3(), new Gemma2(), new Gemma3(), new Olmo2(), new SmolLm3(), new Phi3(), new Mixtral(), new Qwen3Moe()];
 
     /// <summary>Hugging Face's model_type.</summary>
     internal abstract string ModelType { get; }

@@ -12,7 +12,7 @@ internal sealed class ConfigFields(JsonObject json, string path)
         "architectures", "pad_token_id", "torch_dtype", "dtype", "transformers_version", "use_cache", "initializer_range", "attention_dropout", "pretraining_tp",
         "_name_or_path", "return_dict", "unk_token_id", "auto_map", "id2label", "label2id", "_attn_implementation", "attn_implementation", "_commit_hash",
         "max_sequence_length", "is_llama_config", "tokenizer_class", "torchscript", "output_attentions", "output_hidden_states", "use_return_dict", "problem_type",
-        "finetuning_task", "num_labels", "task_specific_params", "embd_pdrop", "resid_pdrop", "cache_implementation",
+        "finetuning_task", "num_labels", "task_specific_params", "embd_pdrop", "resid_pdrop", "cache_implementation", "router_aux_loss_coef", "output_router_logits", "router_jitter_noise",
         // How text is generated: requests and generation_config.json say that.
         "do_sample", "temperature", "top_k", "top_p", "typical_p", "repetition_penalty", "length_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size",
         "num_beams", "num_beam_groups", "diversity_penalty", "early_stopping", "max_length", "min_length", "num_return_sequences", "remove_invalid_values", "return_dict_in_generate",

@@ -24,9 +24,13 @@ public interface IOps<T>
     /// <summary>activation(gate) * up of rows that hold gate, then up. [rows, 2 F] to [rows, F]</summary>
     T Gate(T gateUp, Activation activation);
 
+    /// <summary>sum of p_e * down_e(silu(gate_e x) * up_e x) over each row's likeliest experts e, p = softmax(router x). [rows, hidden] to [rows, hidden]</summary>
+    T Experts(T x, Experts experts);
+
+    /// <summary>x, which is used no more, + y</summary>
     T Add(T x, T y);
 
-    /// <summary>x + y W^T</summary>
+    /// <summary>x, which is used no more, + y W^T + b</summary>
     T AddLinear(T x, T y, Linear linear) => Add(x, Linear(y, linear));
 }
 
@@ -50,7 +54,8 @@ public enum Activation
 /// <summary>A matrix or vector of the model: one parameter, or several that lie one after another.</summary>
 /// <param name="Index">among the model's weights</param>
 /// <param name="Offset">in the flat buffer</param>
-public sealed record Weight(int Index, long Offset, long[] Shape)
+/// <param name="IsExact">whether it is held as the model has it even where others are of 8 bits: a router's, of which a little changes which experts are taken</param>
+public sealed record Weight(int Index, long Offset, long[] Shape, bool IsExact = false)
 {
     public long Count { get; } = Shape.Aggregate(1L, (product, size) => product * size);
 }
@@ -62,6 +67,13 @@ public sealed record Linear(Weight Matrix, Weight? Bias = null)
     public long Outputs => Matrix.Shape[0];
     public long Inputs => Matrix.Shape[1];
 }
+
+/// <summary>Feed-forwards of which each row takes a few.</summary>
+/// <param name="Router">hidden to a number an expert</param>
+/// <param name="All">gate and up, then down, of each</param>
+/// <param name="PerToken">how many a row takes</param>
+/// <param name="Normalized">whether the probabilities of those add up to one</param>
+public sealed record Experts(Linear Router, IReadOnlyList<(Linear GateUp, Linear Down)> All, int PerToken, bool Normalized);
 
 /// <param name="Weight">[width]</param>
 /// <param name="Shift">added to the weight: 1 where checkpoints store its difference from one (Gemma)</param>

@@ -54,7 +54,7 @@ internal sealed unsafe class KernelDecodingModel : DecodingModel, IOps<DecodingR
         _scratch = new NativeBuffer?[_pool.Threads];
         var weights = model.Layout.Weights;
         _matrices = [.. weights.Select(weight => weight.Shape.Length == 1 ? null
-            : options.Weights == WeightFormat.Int8 && weight != model.Network.Embedding ? KernelMatrix.Quantize(model[weight], _pool) : KernelMatrix.View(model[weight]))];
+            : options.Weights == WeightFormat.Int8 && weight != model.Network.Embedding && !weight.IsExact ? KernelMatrix.Quantize(model[weight], _pool) : KernelMatrix.View(model[weight]))];
         _vectors = [.. weights.Select(weight => weight.Shape.Length == 1 ? KernelMatrix.Vector(model[weight]) : null)];
         _embeddingScale = (float)Model.Kernels.EmbeddingScale(model);
         foreach (var rotation in model.Network.Attention.Select(spec => spec.Rotation).OfType<Rotation>().Distinct())
@@ -162,6 +162,54 @@ internal sealed unsafe class KernelDecodingModel : DecodingModel, IOps<DecodingR
         });
         return gateUp with { Width = width };
     }
+
+    /// <summary>Rows that take an expert are gathered for it, and added up in the order of the experts: what shares the batch changes nothing.</summary>
+    public DecodingRows Experts(DecodingRows x, Experts experts)
+    {
+        var (count, k, all) = (x.Count, experts.PerToken, experts.All.Count);
+        var (ids, shares) = (new int[count * k], new float[count * k]);
+        var logits = Take(count, all);
+        Multiply(_matrices[experts.Router.Matrix.Index]!, x.Buffer.Floats, x.Stride, count, logits.Buffer.Floats, null, accumulate: false);
+        for (var row = 0; row < count; row++)
+        {
+            var p = new Span<float>(logits.Buffer.Floats + ((long)row * all), all);
+            var (largest, sum) = ((float)Inference.Logits.LogSumExp(p), 0f);
+            for (var i = 0; i < k; i++)
+            {
+                var at = Inference.Logits.IndexOfMax(p);
+                (ids[(row * k) + i], shares[(row * k) + i]) = (at, MathF.Exp(p[at] - largest));
+                sum += shares[(row * k) + i];
+                p[at] = float.NegativeInfinity;
+            }
+
+            for (var i = 0; i < k && experts.Normalized; i++) shares[(row * k) + i] /= sum;
+        }
+
+        Done(logits, logits);
+        var (y, input, output) = (Take(count, x.Width), Take(count, x.Width), Take(count, x.Width));
+        new Span<float>(y.Buffer.Floats, count * x.Width).Clear();
+        for (var e = 0; e < all; e++)
+        {
+            var mine = Enumerable.Range(0, count * k).Where(i => ids[i] == e).ToArray();
+            if (mine.Length == 0) continue;
+            for (var i = 0; i < mine.Length; i++) Row(x, mine[i] / k).CopyTo(Row(input, i));
+            var (gateUp, down) = experts.All[e];
+            var gated = Gate(Linear(input with { Count = mine.Length, IsStream = true }, gateUp), Activation.Silu);
+            Multiply(_matrices[down.Matrix.Index]!, gated.Buffer.Floats, gated.Stride, mine.Length, output.Buffer.Floats, null, accumulate: false);
+            Done(gated, gated);
+            for (var i = 0; i < mine.Length; i++)
+            {
+                Span<float> from = Row(output, i), to = Row(y, mine[i] / k);
+                for (var d = 0; d < to.Length; d++) to[d] += shares[mine[i]] * from[d];
+            }
+        }
+
+        Done(input, input);
+        Done(output, output);
+        return Done(x, y);
+    }
+
+    private static Span<float> Row(DecodingRows rows, int row) => new(rows.Buffer.Floats + ((long)row * rows.Stride), rows.Width);
 
     public DecodingRows Add(DecodingRows x, DecodingRows y)
     {

@@ -80,6 +80,8 @@ internal sealed class TorchDecodingModel : DecodingModel, IOps<Tensor>
 
     public Tensor Gate(Tensor gateUp, Activation activation) => Model.Kernels.Gate(gateUp, activation);
 
+    public Tensor Experts(Tensor x, Experts experts) => Mixture.Forward(_model, experts, x);
+
     public Tensor Add(Tensor x, Tensor y) => x.add(y);
 
     public Tensor Attend(Tensor qkv, AttentionSpec spec)

@@ -126,6 +126,13 @@ internal sealed class ScoringForward(LanguageModel model) : IOps<PassRows>, IDis
         return y;
     }
 
+    public PassRows Experts(PassRows x, Experts experts)
+    {
+        using var result = Mixture.Forward(model, experts, x.Data);
+        x.Data.copy_(result);
+        return x;
+    }
+
     public PassRows Add(PassRows x, PassRows y)
     {
         x.Data.add_(y.Data);

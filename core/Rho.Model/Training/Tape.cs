@@ -151,6 +151,14 @@ internal sealed class Tape(LanguageModel weights, LanguageModel sums, MicroBatch
             gateUp.Accumulate(part.Rows, both);
         })));
 
+    public Value Experts(Value x, Experts experts) => Record(new Value(
+        Mixture.Forward(weights, experts, x.Rows(batch.All)),
+        y =>
+        {
+            y.Free();
+            EachPart(y, part => x.Accumulate(part.Rows, Mixture.Backward(weights, experts, x.Rows(part.Rows), part.Data, sums)));
+        }));
+
     public Value Add(Value x, Value y)
     {
         var sum = y.Take(batch.All);

@@ -33,6 +33,9 @@ MODELS = {
     "phi3": dict(model_type="phi3", sliding_window=50),
     "phi3-long": dict(model_type="phi3", partial_rotary_factor=0.5, head_dim=64, num_attention_heads=2, num_key_value_heads=1, original_max_position_embeddings=16, rope_scaling=LONG, tie_word_embeddings=True),
     "phi3-narrow": dict(model_type="phi3", partial_rotary_factor=0.75, head_dim=8, sliding_window=9),
+    "mixtral": dict(model_type="mixtral", num_local_experts=4, num_experts_per_tok=2),
+    "qwen3_moe": dict(model_type="qwen3_moe", num_experts=6, num_experts_per_tok=3, moe_intermediate_size=20, norm_topk_prob=True),
+    "qwen3_moe-plain": dict(model_type="qwen3_moe", num_experts=5, num_experts_per_tok=2, moe_intermediate_size=16, norm_topk_prob=False, head_dim=12),
 }
 
 
@@ -54,6 +57,13 @@ def is_gemma(c):
     return c["model_type"].startswith("gemma")
 
 
+def mixture(c):
+    """Number of experts, their size and their names; 0 where the feed-forward is one."""
+    if c["model_type"] == "mixtral":
+        return c["num_local_experts"], c["intermediate_size"], "block_sparse_moe", ("w1", "w3", "w2")
+    return c.get("num_experts", 0), c.get("moe_intermediate_size"), "mlp", ("gate_proj", "up_proj", "down_proj")
+
+
 def shapes(c):
     """Names as in the published checkpoints."""
     d, f, h, n, k, v = (c[x] for x in ("hidden_size", "intermediate_size", "head_dim", "num_attention_heads", "num_key_value_heads", "vocab_size"))
@@ -72,14 +82,22 @@ def shapes(c):
                 yield s + "self_attn.%s_proj.weight" % a, (m * h, d)
                 if kind == "qwen2":
                     yield s + "self_attn.%s_proj.bias" % a, (m * h,)
-                if kind in ("qwen3", "gemma3_text", "olmo2") and a != "v":
+                if kind in ("qwen3", "qwen3_moe", "gemma3_text", "olmo2") and a != "v":
                     yield s + "self_attn.%s_norm.weight" % a, (m * h if kind == "olmo2" else h,)
+        experts, size, module, (gate, up, down) = mixture(c)
+        if experts:
+            yield s + module + ".gate.weight", (experts, d)
+            for e in range(experts):
+                for a, shape in ((gate, (size, d)), (up, (size, d)), (down, (d, size))):
+                    yield s + "%s.experts.%d.%s.weight" % (module, e, a), shape
+        elif kind != "phi3":
             for a in ("gate", "up"):
                 yield s + "mlp.%s_proj.weight" % a, (f, d)
                 if c.get("mlp_bias"):
                     yield s + "mlp.%s_proj.bias" % a, (f,)
         yield s + "self_attn.o_proj.weight", (d, n * h)
-        yield s + "mlp.down_proj.weight", (d, f)
+        if not experts:
+            yield s + "mlp.down_proj.weight", (d, f)
         if c.get("mlp_bias"):
             yield s + "mlp.down_proj.bias", (d,)
     yield "model.norm.weight", (d,)
@@ -133,7 +151,7 @@ def forward(c, p, tokens, documents):
         if kind == "olmo2":
             q, ke = norm(q, w("self_attn.q_norm.weight")), norm(ke, w("self_attn.k_norm.weight"))
         q, ke, v = q.view(B, T, n, h), ke.view(B, T, k, h), v.view(B, T, k, h)
-        if kind in ("qwen3", "gemma3_text"):
+        if kind in ("qwen3", "qwen3_moe", "gemma3_text"):
             q, ke = norm(q, w("self_attn.q_norm.weight")), norm(ke, w("self_attn.k_norm.weight"))
         if "no_rope_layers" not in c or c["no_rope_layers"][l] == 1:
             f, factor = turns(c, l)
@@ -156,6 +174,14 @@ def forward(c, p, tokens, documents):
         y = linear(torch.cat(rows, -1), "self_attn.o_proj")
         x = x + (norm(y, w("post_attention_layernorm.weight")) if kind == "olmo2" or is_gemma(c) else y)
         y = x if kind == "olmo2" else norm(x, w("pre_feedforward_layernorm.weight" if is_gemma(c) else "post_attention_layernorm.weight"))
+        experts, _, module, (gate_name, up_name, down_name) = mixture(c)
+        if experts:
+            chances = linear(y, module + ".gate").softmax(-1)
+            top, ids = chances.topk(c["num_experts_per_tok"], -1)
+            share = torch.zeros_like(chances).scatter(-1, ids, top / top.sum(-1, keepdim=True) if kind == "mixtral" or c["norm_topk_prob"] else top)
+            each = lambda e, a, z: linear(z, "%s.experts.%d.%s" % (module, e, a))
+            x = x + sum(share[..., e: e + 1] * each(e, down_name, F.silu(each(e, gate_name, y)) * each(e, up_name, y)) for e in range(experts))
+            continue
         gate, up = linear(y, "mlp.gate_up_proj").chunk(2, -1) if kind == "phi3" else (linear(y, "mlp.gate_proj"), linear(y, "mlp.up_proj"))
         y = linear(act(gate) * up, "mlp.down_proj")
         x = x + (norm(y, w("post_feedforward_layernorm.weight")) if kind == "olmo2" or is_gemma(c) else y)
