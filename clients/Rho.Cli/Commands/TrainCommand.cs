@@ -27,7 +27,7 @@ internal static class TrainCommand
             var run = result.GetValue(resume) is { } directory ? TrainingRun.Resume(directory) : TrainingRun.Start(RunFile.Load(result.GetValue(file)!));
             using var telemetry = TrainingRun.IsFollower ? null : Telemetry.Start("rho-train");
             using var progress = TrainingRun.IsFollower ? null : new TrainingProgress("training");
-            var ended = progress == null ? await run.RunAsync(cancellation) : await progress.RunAsync(run, cancellation);
+            var ended = progress is null ? await run.RunAsync(cancellation) : await progress.RunAsync(run, cancellation);
             if (ended.State == RunState.Finished) return 0;
             await Console.Error.WriteLineAsync($"stopped after step {ended.Step}; go on with: rho train --resume {run.Directory}");
             throw new OperationCanceledException(cancellation);
