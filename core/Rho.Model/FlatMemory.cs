@@ -9,8 +9,11 @@ public static class FlatMemory
     public static nint Address(Tensor tensor)
     {
         if (!tensor.is_contiguous()) throw new ArgumentException("an address says where everything is in contiguous tensors only", nameof(tensor));
-        return new Memory(tensor).First + (nint)(tensor.storage_offset() * tensor.ElementSize);
+        return First(tensor);
     }
+
+    /// <summary>The address of the first element, wherever the others are.</summary>
+    internal static nint First(Tensor tensor) => new Memory(tensor).First + (nint)(tensor.storage_offset() * tensor.ElementSize);
 
     // A storage shows its address to derived classes alone.
     private sealed class Memory(Tensor tensor) : Storage(tensor)

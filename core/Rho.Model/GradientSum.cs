@@ -27,22 +27,9 @@ internal static class GradientSum
     }
 
     /// <summary>sum[rows[i]] += part[i]; rows may come several times. [N, D], [n] of int64, [n, D]</summary>
-    internal static Tensor AddRows(Tensor sum, Tensor rows, Tensor part)
+    internal static void AddRows(Tensor sum, Tensor rows, Tensor part)
     {
-        if (!Cpu.RowSum.Fits(sum, part)) return sum.index_add_(0, rows, part.to(sum.dtype), 1);
-        Cpu.RowSum.Add(sum, rows, part);
-        return sum;
-    }
-
-    /// <summary>Adds up the gradients that a backward left at the weights, where these do not gather them in the sums themselves, and frees them.</summary>
-    internal static void Collect(IEnumerable<Tensor> weights, IEnumerable<Tensor> sums)
-    {
-        foreach (var (weight, sum) in weights.Zip(sums))
-        {
-            if (weight.dtype == sum.dtype || weight.grad is not { } gradient) continue;
-            Add(sum, gradient);
-            gradient.Dispose();
-            weight.grad = null;
-        }
+        if (Cpu.RowSum.Fits(sum, part)) Cpu.RowSum.Add(sum, rows, part);
+        else sum.index_add_(0, rows, part.to(sum.dtype), 1);
     }
 }

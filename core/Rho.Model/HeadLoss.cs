@@ -8,10 +8,11 @@ namespace Rho.Model;
 /// loss has no gradient, so none is computed: the result is exactly that of the masked loss. Where the logits of all rows fit the budget
 /// they are kept for the backward, else those of the selected rows are computed again.
 /// </summary>
-/// <param name="hidden">[rows, hidden]</param>
+/// <param name="hidden">becomes this object's own. [rows, hidden]</param>
 /// <param name="weight">[vocab, hidden]</param>
+/// <param name="cap">logits l become cap * tanh(l / cap)</param>
 /// <param name="targets">token after each row's. [rows]</param>
-internal sealed class HeadLoss(Tensor hidden, Tensor weight, long[] targets, long logitsBudgetBytes) : IDisposable
+internal sealed class HeadLoss(Tensor hidden, Tensor weight, double? cap, long[] targets, long logitsBudgetBytes) : IDisposable
 {
     private readonly float[] _logSums = new float[targets.Length];
     private Tensor? _logits;
@@ -26,7 +27,7 @@ internal sealed class HeadLoss(Tensor hidden, Tensor weight, long[] targets, lon
         {
             using var scope = NewDisposeScope();
             var count = (int)Math.Min(ChunkRows, targets.Length - start);
-            var logits = hidden.narrow(0, start, count).mm(weight.t());                         // [chunk, vocab]
+            var logits = Kernels.Cap_(hidden.narrow(0, start, count).mm(weight.t()), cap);      // [chunk, vocab]
             var range = (int)start;
             var rows = targets.AsSpan(range, count);
             if (Cpu.Work.Fits(logits))
@@ -35,11 +36,11 @@ internal sealed class HeadLoss(Tensor hidden, Tensor weight, long[] targets, lon
             }
             else
             {
-                var wide = logits.to(ScalarType.Float32);
+                var wide = Kernels.Wide(logits);
                 var logSum = wide.logsumexp(1);
                 var target = wide.gather(1, tensor(rows.ToArray(), device: hidden.device).unsqueeze(1)).squeeze(1);
-                logSum.cpu().data<float>().CopyTo(_logSums.AsSpan(range, count));
-                logSum.sub(target).cpu().data<float>().CopyTo(losses.AsSpan(range, count));
+                logSum.to(ScalarType.Float32).cpu().data<float>().CopyTo(_logSums.AsSpan(range, count));
+                logSum.sub(target).to(ScalarType.Float32).cpu().data<float>().CopyTo(losses.AsSpan(range, count));
             }
 
             observer?.Take(logits, range, _logSums.AsSpan(range, count));
@@ -65,7 +66,7 @@ internal sealed class HeadLoss(Tensor hidden, Tensor weight, long[] targets, lon
         var rows = hidden.index_select(0, chosen);                                              // [selected, hidden]
         var target = Array.ConvertAll(selected, row => targets[row]);
         var logSums = Array.ConvertAll(selected, row => _logSums[row]);
-        var result = zeros([selected.Length, hidden.size(1)], ScalarType.Float32, hidden.device);
+        var result = zeros([selected.Length, hidden.size(1)], hidden.dtype == ScalarType.Float64 ? ScalarType.Float64 : ScalarType.Float32, hidden.device);
         var (vocabulary, columns) = (weight.size(0), _logits is null ? SliceColumns(selected.Length) : weight.size(0));
         for (long start = 0; start < vocabulary; start += columns)
         {
@@ -73,24 +74,27 @@ internal sealed class HeadLoss(Tensor hidden, Tensor weight, long[] targets, lon
             var count = Math.Min(columns, vocabulary - start);
             var part = weight.narrow(0, start, count);                                          // [slice, hidden]
             // Kept logits are taken as they are where all rows count: nothing reads them afterwards.
-            var logits = _logits is { } kept ? selected.Length == targets.Length ? kept : kept.index_select(0, chosen) : rows.mm(part.t()); // [selected, slice]
+            var logits = _logits is not { } kept ? Kernels.Cap_(rows.mm(part.t()), cap)
+                : selected.Length == targets.Length ? kept : kept.index_select(0, chosen);      // [selected, slice]
             Tensor gradient;
             if (Cpu.Work.Fits(logits))
             {
-                Cpu.CrossEntropy.Differentiate(logits, start, vocabulary, target, logSums, weights, options.ZLoss, options.LabelSmoothing);
+                Cpu.CrossEntropy.Differentiate(logits, start, vocabulary, target, logSums, weights, options.ZLoss, options.LabelSmoothing, cap);
                 gradient = logits;
             }
             else
             {
                 // d/dlogits of -(1 - s) ln p_target - s mean(ln p) + z logSum^2, times the row's weight.
                 var logSum = tensor(logSums, [selected.Length, 1], device: hidden.device);
-                var wide = logits.to(ScalarType.Float32).sub_(logSum).exp_();
+                var wide = Kernels.Wide(logits).sub(logSum).exp_();
                 if (options.ZLoss > 0) wide.mul_(logSum.mul(2 * options.ZLoss).add(1));
                 if (options.LabelSmoothing > 0) wide.sub_(options.LabelSmoothing / vocabulary);
                 var at = tensor(target, [selected.Length, 1], device: hidden.device).sub_(start);
-                var here = at.ge(0).logical_and(at.lt(count)).to(ScalarType.Float32);
+                var here = at.ge(0).logical_and(at.lt(count)).to(wide.dtype);
                 wide.scatter_add_(1, at.clamp(0, count - 1), here.mul_(options.LabelSmoothing - 1));
-                gradient = wide.mul_(tensor(weights, [selected.Length, 1], device: hidden.device)).to(weight.dtype);
+                wide.mul_(tensor(weights, [selected.Length, 1], device: hidden.device));
+                if (cap is { } most) wide.mul_(Kernels.Wide(logits).div(most).pow_(2).neg_().add_(1)); // d cap tanh(l / cap) = 1 - tanh^2
+                gradient = wide.to(weight.dtype);
             }
 
             GradientSum.AddProduct(result, gradient, part);
@@ -111,5 +115,9 @@ internal sealed class HeadLoss(Tensor hidden, Tensor weight, long[] targets, lon
 
     private long ChunkRows => Math.Max(1, logitsBudgetBytes / (weight.ElementSize * weight.size(0)));
 
-    public void Dispose() => _logits?.Dispose();
+    public void Dispose()
+    {
+        _logits?.Dispose();
+        hidden.Dispose();
+    }
 }

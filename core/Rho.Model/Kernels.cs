@@ -1,92 +1,139 @@
+using Rho.Model.Architectures;
 using static TorchSharp.torch;
-using static TorchSharp.torch.nn.functional;
 
 namespace Rho.Model;
 
-/// <summary>The parts of a block that are not matrix products, differentiable.</summary>
+/// <summary>The parts of a block that are not matrix products, forward and backward: by the CPU's kernels where they take the tensor, else in libtorch's operations.</summary>
 internal static class Kernels
 {
     /// <summary>Raised when a change to the computation changes losses; part of a reference's fingerprint.</summary>
-    internal const int Epoch = 2;
+    internal const int Epoch = 3;
 
-    /// <summary>x / sqrt(mean(x^2) + epsilon) * weight over the last dimension, the mean in float32.</summary>
-    internal static Tensor RmsNorm(Tensor x, Tensor weight, double epsilon)
+    /// <summary>float32, or float64 as it is.</summary>
+    internal static Tensor Wide(Tensor x) => x.dtype == ScalarType.Float64 ? x : x.to(ScalarType.Float32);
+
+    /// <summary>cap * tanh(x / cap) in place, where there is a cap.</summary>
+    internal static Tensor Cap_(Tensor x, double? cap) => cap is { } most ? x.div_(most).tanh_().mul_(most) : x;
+
+    /// <summary>The inputs of the first block. [tokens, hidden]</summary>
+    internal static Tensor Embed(LanguageModel model, Tensor tokens)
     {
-        if (FitsRmsNorm(x, weight)) return Cpu.RmsNorm.apply(x, weight, epsilon);
-        using var scope = NewDisposeScope();
-        var wide = x.to(ScalarType.Float32);
-        var scale = wide.mul(wide).mean([-1], keepdim: true).add(epsilon).rsqrt();
-        return wide.mul(scale).to(x.dtype).mul(weight).MoveToOuterDisposeScope();
+        var rows = model[model.Network.Embedding].index_select(0, tokens);
+        return model.Network.EmbeddingScale == 1 ? rows : rows.mul_(EmbeddingScale(model));
+    }
+
+    /// <summary>Rounded to the model's type, as in the implementations that trained the models.</summary>
+    internal static double EmbeddingScale(LanguageModel model)
+    {
+        using var scale = tensor(model.Network.EmbeddingScale, model.Dtype);
+        using var wide = scale.to(ScalarType.Float64);
+        return wide.item<double>();
+    }
+
+    /// <summary>x / sqrt(mean(x^2) + epsilon) * (weight + shift) over the last dimension, the mean in float32.</summary>
+    internal static Tensor RmsNorm(Tensor x, Tensor weight, Norm norm)
+    {
+        var y = empty_like(x);
+        RmsNorm(x, weight, norm, y);
+        return y;
     }
 
     /// <summary>As above, into <paramref name="y"/>.</summary>
-    internal static void RmsNorm(Tensor x, Tensor weight, double epsilon, Tensor y)
+    internal static void RmsNorm(Tensor x, Tensor weight, Norm norm, Tensor y)
     {
-        if (FitsRmsNorm(x, weight)) Cpu.RmsNorm.Norm(x, weight, y, epsilon);
-        else y.copy_(RmsNorm(x, weight, epsilon));
-    }
+        if (FitsRmsNorm(x, weight) && x.is_contiguous() && y.is_contiguous())
+        {
+            Cpu.RmsNorm.Norm(x, weight, y, norm.Epsilon, norm.Shift);
+            return;
+        }
 
-    /// <summary>rmsNorm(x) weight^T + bias. [rows, D], [O, D] to [rows, O]</summary>
-    internal static Tensor RmsNormLinear(Tensor x, Tensor norm, double epsilon, Tensor weight, Tensor? bias = null) =>
-        FitsRmsNorm(x, norm) ? Cpu.RmsNormLinear.apply(x, norm, epsilon, weight, bias!) : linear(RmsNorm(x, norm, epsilon), weight, bias);
-
-    /// <summary>silu(gate) * up. [rows, 2 F] to [rows, F]</summary>
-    internal static Tensor SwiGlu(Tensor gateUp)
-    {
-        if (FitsSwiGlu(gateUp)) return Cpu.SwiGluLinear.Activate(gateUp);
         using var scope = NewDisposeScope();
-        var parts = gateUp.chunk(2, -1);
-        return silu(parts[0]).mul(parts[1]).MoveToOuterDisposeScope();
+        y.copy_(Wide(x).mul(InverseRms(Wide(x), norm)).mul_(Factor(weight, norm)));
     }
 
-    /// <summary>silu(gate) * up, in place of the gate. Both [rows, F]</summary>
-    internal static void SwiGlu_(Tensor gate, Tensor up)
+    /// <summary>Norms columns in place, in groups of the norm's width.</summary>
+    internal static void RmsNorm_(Tensor columns, Tensor weight, Norm norm)
     {
-        if (Cpu.Work.Fits(gate)) Cpu.SwiGluLinear.Activate_(gate, up);
-        else gate.mul_(gate.sigmoid()).mul_(up);
-    }
-
-    /// <summary>The gradient of <see cref="SwiGlu"/>'s input. [rows, 2 F], [rows, F] to [rows, 2 F]</summary>
-    internal static Tensor SwiGluGradient(Tensor gateUp, Tensor gradient)
-    {
-        if (FitsSwiGlu(gateUp)) return Cpu.SwiGluLinear.Differentiate(gateUp, gradient);
         using var scope = NewDisposeScope();
-        var parts = gateUp.chunk(2, -1);
-        var s = parts[0].sigmoid();                                                             // d silu(g) = s (1 + g (1 - s))
-        var gate = gradient.mul(parts[1]).mul_(s).mul_(s.neg().add_(1).mul_(parts[0]).add_(1));
-        return cat([gate, gradient.mul(s).mul_(parts[0])], -1).MoveToOuterDisposeScope();
+        columns.copy_(RmsNorm(columns.reshape(-1, norm.Width), weight, norm).view_as(columns));
     }
 
-    /// <summary>(silu(gate) * up) down^T. [rows, 2 F], [D, F] to [rows, D]</summary>
-    internal static Tensor SwiGluLinear(Tensor gateUp, Tensor down) =>
-        FitsSwiGlu(gateUp) ? Cpu.SwiGluLinear.apply(gateUp, down) : linear(SwiGlu(gateUp), down);
-
-    /// <summary>Rotates queries and keys and attends. [B, T, N + 2 K, H] to [B, T, N, H]</summary>
-    internal static Tensor Attention(ModelConfig config, Tensor qkv, AttentionContext context)
+    /// <summary>The gradient of a norm's input; that of its weight is added to <paramref name="sum"/>. With r the inverse root mean square, n = x r and g = dy (w + shift): dx = r (g - n mean(g n)), dw = sum over rows of dy n.</summary>
+    internal static Tensor RmsNormGradient(Tensor x, Tensor weight, Norm norm, Tensor gradient, Tensor sum)
     {
-        if (Cpu.CausalAttention.Fits(config, qkv)) return Cpu.CausalAttention.apply(qkv, config, context);
+        if (FitsRmsNorm(x, weight)) return Cpu.RmsNorm.Gradient(x.contiguous(), weight, gradient.contiguous(), norm.Epsilon, norm.Shift, sum);
         using var scope = NewDisposeScope();
-        var tables = context.Tables(qkv.device, qkv.dtype);
-        var (heads, keyValueHeads) = (config.Heads, config.KeyValueHeads);
-        var parts = qkv.split([heads, keyValueHeads, keyValueHeads], 2);
-        var query = Rotate(parts[0], tables).transpose(1, 2);                                  // [B, N, T, H]
-        var key = Repeat(Rotate(parts[1], tables).transpose(1, 2), heads / keyValueHeads);     // [B, N, T, H]
-        var value = Repeat(parts[2].transpose(1, 2), heads / keyValueHeads);                    // [B, N, T, H]
-        var mask = context.Mask(qkv.device);
-        return scaled_dot_product_attention(query, key, value, mask, is_casual: mask is null).transpose(1, 2).contiguous().MoveToOuterDisposeScope();
+        var (wide, dy) = (Wide(x), Wide(gradient));
+        var r = InverseRms(wide, norm);
+        var n = wide.mul(r);
+        var g = dy.mul(Factor(weight, norm));
+        sum.add_(dy.mul(n).sum([0L]));
+        return g.sub(n.mul(g.mul(n).mean([-1L], keepdim: true))).mul_(r).to(x.dtype).MoveToOuterDisposeScope();
     }
+
+    private static Tensor InverseRms(Tensor wide, Norm norm) => wide.mul(wide).mean([-1L], keepdim: true).add_(norm.Epsilon).rsqrt_();
+
+    private static Tensor Factor(Tensor weight, Norm norm) => norm.Shift == 0 ? Wide(weight) : Wide(weight).add(norm.Shift);
 
     private static bool FitsRmsNorm(Tensor x, Tensor weight) => Cpu.Work.Fits(x) && x.dtype == weight.dtype && weight.NumberOfElements % 16 == 0;
 
-    private static bool FitsSwiGlu(Tensor gateUp) => Cpu.Work.Fits(gateUp) && gateUp.size(-1) % 32 == 0;
-
-    internal static Tensor Repeat(Tensor x, int times) => times == 1 ? x : x.repeat_interleave(times, 1);
-
-    /// <summary>Rotates each head's halves. [B, T, heads, H], tables [T, H / 2] both</summary>
-    internal static Tensor Rotate(Tensor x, (Tensor Cos, Tensor Sin) tables)
+    /// <summary>activation(gate) * up. [rows, 2 F] to [rows, F]</summary>
+    internal static Tensor Gate(Tensor gateUp, Activation activation)
     {
-        var halves = x.chunk(2, -1);                                                            // [B, T, heads, H / 2]
-        var (cos, sin) = (tables.Cos.unsqueeze(1), tables.Sin.unsqueeze(1));                  // [T, 1, H / 2]
-        return cat([halves[0].mul(cos).sub(halves[1].mul(sin)), halves[1].mul(cos).add(halves[0].mul(sin))], -1);
+        var y = empty([gateUp.size(0), gateUp.size(1) / 2], gateUp.dtype, gateUp.device);
+        Gate(gateUp, activation, y);
+        return y;
     }
+
+    /// <summary>As above, into <paramref name="y"/>, which may be the columns of the gate.</summary>
+    internal static void Gate(Tensor gateUp, Activation activation, Tensor y)
+    {
+        if (Cpu.Work.Fits(gateUp))
+        {
+            Cpu.Activations.Gate(gateUp, activation, y);
+            return;
+        }
+
+        using var scope = NewDisposeScope();
+        var (gate, up) = Halves(gateUp);
+        y.copy_((activation == Activation.Silu ? nn.functional.silu(gate) : Gelu(gate).Value).mul_(up));
+    }
+
+    /// <summary>The gradient of gate and up, in their place. [rows, 2 F], [rows, F]</summary>
+    internal static void GateGradient_(Tensor gateUp, Tensor gradient, Activation activation)
+    {
+        if (Cpu.Work.Fits(gateUp))
+        {
+            Cpu.Activations.Differentiate(gateUp, gradient.contiguous(), activation);
+            return;
+        }
+
+        using var scope = NewDisposeScope();
+        var (gate, up) = Halves(gateUp);
+        Tensor value, slope;
+        if (activation == Activation.Silu)
+        {
+            var s = gate.sigmoid();                                                             // d silu(g) = s (1 + g (1 - s))
+            (value, slope) = (gate.mul(s), s.mul(s.neg().add_(1).mul_(gate).add_(1)));
+        }
+        else
+        {
+            (value, slope) = Gelu(gate);
+        }
+
+        gate.copy_(slope.mul_(up).mul_(gradient));
+        up.copy_(value.mul_(gradient));
+    }
+
+    // With u = sqrt(2 / pi) (x + a x^3) and t = tanh(u): gelu(x) = x (1 + t) / 2 and d gelu(x) = (1 + t) / 2 + x / 2 (1 - t^2) u'.
+    private static (Tensor Value, Tensor Slope) Gelu(Tensor x)
+    {
+        const double a = 0.044715;
+        var (root, square) = (Math.Sqrt(2 / Math.PI), x.mul(x));
+        var t = square.mul(a).add_(1).mul_(x).mul_(root).tanh_();
+        var half = t.add(1).mul_(0.5);
+        return (x.mul(half), half.add(t.mul(t).neg_().add_(1).mul_(x).mul_(square.mul(3 * a).add_(1)).mul_(root / 2)));
+    }
+
+    private static (Tensor Gate, Tensor Up) Halves(Tensor gateUp) => (gateUp.narrow(1, 0, gateUp.size(1) / 2), gateUp.narrow(1, gateUp.size(1) / 2, gateUp.size(1) / 2));
 }

@@ -1,45 +1,28 @@
+using Rho.Model.Architectures;
 using Rho.Tokenization;
 using TorchSharp;
 using static TorchSharp.torch;
 
 namespace Rho.Model;
 
-/// <summary>The weights of one transformer block; views on the model's flat buffer.</summary>
-public sealed record LayerWeights
-{
-    public required Tensor InputNorm { get; init; }      // [hidden]
-    public required Tensor Qkv { get; init; }            // [(heads + 2 kvHeads) * headSize, hidden]: q rows, k rows, v rows
-    public Tensor? QkvBias { get; init; }                // [(heads + 2 kvHeads) * headSize]
-    public Tensor? QueryNorm { get; init; }              // [headSize]
-    public Tensor? KeyNorm { get; init; }                // [headSize]
-    public required Tensor Output { get; init; }         // [hidden, heads * headSize]
-    public required Tensor PostNorm { get; init; }       // [hidden]
-    public required Tensor GateUp { get; init; }         // [2 * intermediate, hidden]: gate rows, up rows
-    public required Tensor Down { get; init; }           // [hidden, intermediate]
-
-    internal IEnumerable<Tensor> All => new[] { InputNorm, Qkv, QkvBias, QueryNorm, KeyNorm, Output, PostNorm, GateUp, Down }.OfType<Tensor>();
-}
-
-/// <summary>A Llama-family decoder: its configuration and its weights in one flat buffer. The forward passes are in Transformer and Inference.</summary>
+/// <summary>A decoder: its configuration and its weights in one flat buffer. What computes with it are the engines: Training, Scoring, Inference.</summary>
 public sealed class LanguageModel : IDisposable
 {
-    private LanguageModel(ModelConfig config, Tensor flat)
+    private readonly Tensor[] _weights;
+
+    private LanguageModel(ModelConfig config, Network network, Tensor flat)
     {
-        Config = config;
-        Layout = new ParameterLayout(config);
-        Flat = flat;
-        Embedding = View("model.embed_tokens.weight");
-        FinalNorm = View("model.norm.weight");
-        Head = config.TiedEmbeddings ? Embedding : View("lm_head.weight");
-        Layers = [.. Enumerable.Range(0, config.Layers).Select(Layer)];
+        (Config, Network, Flat) = (config, network, flat);
+        _weights = [.. Layout.Weights.Select(weight =>
+        {
+            using var part = flat.narrow(0, weight.Offset, weight.Count);
+            return part.view(weight.Shape).DetachFromDisposeScope();
+        })];
     }
 
     public ModelConfig Config { get; }
-    public ParameterLayout Layout { get; }
-    public IReadOnlyList<LayerWeights> Layers { get; }
-    public Tensor Embedding { get; }                     // [vocab, hidden]
-    public Tensor FinalNorm { get; }                     // [hidden]
-    public Tensor Head { get; }                          // [vocab, hidden]; the embedding where tied
+    public Network Network { get; }
+    public ParameterLayout Layout => Network.Layout;
 
     /// <summary>All parameters one after another. [parameters]</summary>
     public Tensor Flat { get; }
@@ -79,7 +62,7 @@ public sealed class LanguageModel : IDisposable
             var parameter = model.Slice(span.Offset, span.Count);
             if (!span.Decay)
             {
-                parameter.fill_(span.Name.EndsWith(".bias", StringComparison.Ordinal) ? 0 : 1);
+                parameter.fill_(span.Initial);
                 continue;
             }
 
@@ -96,7 +79,7 @@ public sealed class LanguageModel : IDisposable
     public LanguageModel CopyTo(Device device, ScalarType dtype)
     {
         using var guard = no_grad();
-        return new LanguageModel(Config, Flat.to(dtype, device, copy: true).DetachFromDisposeScope());
+        return new LanguageModel(Config, Network, Flat.to(dtype, device, copy: true).DetachFromDisposeScope());
     }
 
     /// <summary>Writes a Hugging Face folder, which appears whole or not at all.</summary>
@@ -104,38 +87,20 @@ public sealed class LanguageModel : IDisposable
     /// <exception cref="RhoException">The folder exists and is not empty, or cannot be written.</exception>
     public void Save(string directory, Tokenizer? tokenizer, long shardBytes = 5_000_000_000) => Checkpoint.Write(directory, this, tokenizer, shardBytes);
 
-    internal static LanguageModel Empty(ModelConfig config, Device device, ScalarType dtype) =>
-        new(config, empty([new ParameterLayout(config).Count], dtype, device).DetachFromDisposeScope());
+    internal static LanguageModel Empty(ModelConfig config, Device device, ScalarType dtype)
+    {
+        var network = new Network(config);
+        return new LanguageModel(config, network, empty([network.Layout.Count], dtype, device).DetachFromDisposeScope());
+    }
+
+    /// <summary>A view of a weight.</summary>
+    internal Tensor this[Weight weight] => _weights[weight.Index];
 
     internal Tensor Slice(long offset, long count) => Flat.narrow(0, offset, count);
 
-    internal Tensor View(string first, string? last = null)
-    {
-        var (a, b) = (Layout[first], Layout[last ?? first]);
-        using var slice = Slice(a.Offset, b.Offset + b.Count - a.Offset);
-        return (a.Shape.Length == 1 ? slice.view(-1) : slice.view(-1, a.Shape[1])).DetachFromDisposeScope();
-    }
-
-    private LayerWeights Layer(int index)
-    {
-        var layer = $"model.layers.{index}";
-        return new LayerWeights
-        {
-            InputNorm = View($"{layer}.input_layernorm.weight"),
-            Qkv = View($"{layer}.self_attn.q_proj.weight", $"{layer}.self_attn.v_proj.weight"),
-            QkvBias = Config.AttentionBias ? View($"{layer}.self_attn.q_proj.bias", $"{layer}.self_attn.v_proj.bias") : null,
-            QueryNorm = Config.QueryKeyNorm ? View($"{layer}.self_attn.q_norm.weight") : null,
-            KeyNorm = Config.QueryKeyNorm ? View($"{layer}.self_attn.k_norm.weight") : null,
-            Output = View($"{layer}.self_attn.o_proj.weight"),
-            PostNorm = View($"{layer}.post_attention_layernorm.weight"),
-            GateUp = View($"{layer}.mlp.gate_proj.weight", $"{layer}.mlp.up_proj.weight"),
-            Down = View($"{layer}.mlp.down_proj.weight"),
-        };
-    }
-
     public void Dispose()
     {
-        foreach (var tensor in Layers.SelectMany(layer => layer.All).Append(Embedding).Append(FinalNorm).Append(Head)) tensor.Dispose();
+        foreach (var weight in _weights) weight.Dispose();
         Flat.Dispose();
     }
 }

@@ -1,9 +1,12 @@
+using Rho.Model.Architectures;
+
 namespace Rho.Model;
 
 /// <summary>One parameter in the flat buffer.</summary>
 /// <param name="Offset">in elements</param>
 /// <param name="Decay">whether weight decay applies (not to norms and biases)</param>
-public sealed record ParameterSpan(string Name, long Offset, long[] Shape, bool Decay)
+/// <param name="Initial">what a new model's norms and biases begin with; other parameters are drawn</param>
+public sealed record ParameterSpan(string Name, long Offset, long[] Shape, bool Decay, float Initial = 0)
 {
     public long Count { get; } = Shape.Aggregate(1L, (product, size) => product * size);
 }
@@ -15,44 +18,13 @@ public sealed record ParameterSpan(string Name, long Offset, long[] Shape, bool 
 public sealed class ParameterLayout
 {
     private readonly List<ParameterSpan> _spans = [];
+    private readonly List<Weight> _weights = [];
     private readonly Dictionary<string, ParameterSpan> _byName = [];
 
-    public ParameterLayout(ModelConfig config)
-    {
-        long hidden = config.HiddenSize, head = config.HeadSize;
-        Add("model.embed_tokens.weight", true, config.VocabularySize, hidden);
-        for (var i = 0; i < config.Layers; i++)
-        {
-            var layer = $"model.layers.{i}";
-            Add($"{layer}.input_layernorm.weight", false, hidden);
-            Add($"{layer}.self_attn.q_proj.weight", true, config.Heads * head, hidden);
-            Add($"{layer}.self_attn.k_proj.weight", true, config.KeyValueHeads * head, hidden);
-            Add($"{layer}.self_attn.v_proj.weight", true, config.KeyValueHeads * head, hidden);
-            if (config.AttentionBias)
-            {
-                Add($"{layer}.self_attn.q_proj.bias", false, config.Heads * head);
-                Add($"{layer}.self_attn.k_proj.bias", false, config.KeyValueHeads * head);
-                Add($"{layer}.self_attn.v_proj.bias", false, config.KeyValueHeads * head);
-            }
-
-            if (config.QueryKeyNorm)
-            {
-                Add($"{layer}.self_attn.q_norm.weight", false, head);
-                Add($"{layer}.self_attn.k_norm.weight", false, head);
-            }
-
-            Add($"{layer}.self_attn.o_proj.weight", true, hidden, config.Heads * head);
-            Add($"{layer}.post_attention_layernorm.weight", false, hidden);
-            Add($"{layer}.mlp.gate_proj.weight", true, config.IntermediateSize, hidden);
-            Add($"{layer}.mlp.up_proj.weight", true, config.IntermediateSize, hidden);
-            Add($"{layer}.mlp.down_proj.weight", true, hidden, config.IntermediateSize);
-        }
-
-        Add("model.norm.weight", false, hidden);
-        if (!config.TiedEmbeddings) Add("lm_head.weight", true, config.VocabularySize, hidden);
-    }
-
     public IReadOnlyList<ParameterSpan> Spans => _spans;
+
+    /// <summary>The parameters as the model computes with them.</summary>
+    internal IReadOnlyList<Weight> Weights => _weights;
 
     /// <summary>Parameters in all.</summary>
     public long Count { get; private set; }
@@ -61,11 +33,74 @@ public sealed class ParameterLayout
 
     public bool Contains(string name) => _byName.ContainsKey(name);
 
-    private void Add(string name, bool decay, params long[] shape)
+    /// <summary>Adds parameters that are one weight together.</summary>
+    /// <param name="columns">null for vectors</param>
+    internal Weight Add(bool decay, float initial, long? columns, params (string Name, long Rows)[] parts)
     {
-        var span = new ParameterSpan(name, Count, shape, decay);
-        _spans.Add(span);
-        _byName.Add(name, span);
-        Count += span.Count;
+        var (start, rows) = (Count, 0L);
+        foreach (var (name, count) in parts)
+        {
+            var span = new ParameterSpan(name, Count, columns is { } width ? [count, width] : [count], decay, initial);
+            _spans.Add(span);
+            _byName.Add(name, span);
+            Count += span.Count;
+            rows += count;
+        }
+
+        _weights.Add(new Weight(_weights.Count, start, columns is { } all ? [rows, all] : [rows]));
+        return _weights[^1];
     }
+}
+
+/// <summary>Adds parameters whose names begin alike.</summary>
+internal readonly record struct ParameterScope(ParameterLayout Layout, string Prefix, double NormEpsilon)
+{
+    /// <param name="parts">projections of one input, computed together</param>
+    internal Linear Linear(long inputs, bool bias, params (string Name, long Outputs)[] parts)
+    {
+        var prefix = Prefix;
+        return new Linear(
+            Layout.Add(true, 0, inputs, [.. parts.Select(part => ($"{prefix}.{part.Name}.weight", part.Outputs))]),
+            bias ? Layout.Add(false, 0, null, [.. parts.Select(part => ($"{prefix}.{part.Name}.bias", part.Outputs))]) : null);
+    }
+
+    internal Norm Norm(string name, long width, int shift = 0) => new(Layout.Add(false, 1 - shift, null, ($"{Prefix}.{name}.weight", width)), NormEpsilon, shift);
+}
+
+/// <summary>What a model is made of, without numbers: embedding, blocks, head and where their parameters lie.</summary>
+public sealed class Network
+{
+    /// <exception cref="RhoException">The config's model_type is unknown.</exception>
+    public Network(ModelConfig config)
+    {
+        var architecture = config.Architecture;
+        Layout = new ParameterLayout();
+        Embedding = Layout.Add(true, 0, config.HiddenSize, ("model.embed_tokens.weight", config.VocabularySize));
+        Attention = [.. Enumerable.Range(0, config.Layers).Select(layer => Architecture.Attention(config, layer))];
+        var (blocks, starts) = (new List<IBlock>(), new List<long>());
+        for (var i = 0; i < config.Layers; i++)
+        {
+            starts.Add(Layout.Count);
+            blocks.Add(architecture.Block(config, new ParameterScope(Layout, $"model.layers.{i}", config.NormEpsilon), Attention[i]));
+        }
+
+        (Blocks, Starts) = (blocks, starts);
+        FinalNorm = architecture.FinalNorm(config, new ParameterScope(Layout, "model", config.NormEpsilon));
+        Head = config.TiedEmbeddings ? Embedding : Layout.Add(true, 0, config.HiddenSize, ("lm_head.weight", config.VocabularySize));
+        (EmbeddingScale, LogitsCap) = (architecture.EmbeddingScale(config), config.LogitsCap);
+    }
+
+    public ParameterLayout Layout { get; }
+    internal Weight Embedding { get; }                   // [vocab, hidden]
+    internal IReadOnlyList<IBlock> Blocks { get; }
+
+    /// <summary>Where each block's parameters begin; those of later blocks and of the head lie behind them.</summary>
+    internal IReadOnlyList<long> Starts { get; }
+
+    /// <summary>Each layer's.</summary>
+    internal IReadOnlyList<AttentionSpec> Attention { get; }
+    internal Norm FinalNorm { get; }
+    internal Weight Head { get; }                        // [vocab, hidden]; the embedding where tied
+    internal double EmbeddingScale { get; }
+    internal double? LogitsCap { get; }
 }

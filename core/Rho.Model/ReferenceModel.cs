@@ -24,7 +24,7 @@ public sealed class ReferenceModel : IDistributionModel
         _model = model;
         _passTokens = passTokens ?? ScoringForward.PassTokens(model.Device);
         _forward = new ScoringForward(model);
-        _head = new HeadScores(model.Head, model.Device.type == DeviceType.CPU ? 8 << 20 : 128 << 20);
+        _head = new HeadScores(model[model.Network.Head], model.Network.LogitsCap, model.Device.type == DeviceType.CPU ? 8 << 20 : 128 << 20);
         Fingerprint = fingerprint;
         TokenizerFingerprint = tokenizerFingerprint;
     }
@@ -107,8 +107,8 @@ public sealed class ReferenceModel : IDistributionModel
         topLogProbabilities.Fill(float.NaN);
         using var mode = inference_mode();
         using var scope = NewDisposeScope();
-        var plan = ScoringPlan.Of(lengths, documents, _model.Config.SlidingWindow, _passTokens);
-        if (plan.Longest < 2) return;
+        var plan = ScoringPlan.Of(lengths, documents, _passTokens);
+        if (plan.Visibility.Longest < 2) return;
         _forward.Prepare(plan);
         try
         {
@@ -135,7 +135,7 @@ public sealed class ReferenceModel : IDistributionModel
         using var scope = NewDisposeScope();
         var count = rows.Targets.Length;
         var positions = Array.ConvertAll(rows.Positions, position => position - start);
-        var normed = Kernels.RmsNorm(hidden.index_select(0, tensor(positions, device: _model.Device)), _model.FinalNorm, _model.Config.NormEpsilon);
+        var normed = Kernels.RmsNorm(hidden.index_select(0, tensor(positions, device: _model.Device)), _model[_model.Network.FinalNorm.Weight], _model.Network.FinalNorm);
         var found = new RowScores(new float[count], new float[entropies.IsEmpty ? 0 : count], topK, new int[count * topK], new float[count * topK]);
         _head.Score(normed, rows.Targets, found);
         rows.Spread<float>(found.Losses, losses);

@@ -1,3 +1,5 @@
+using Rho.Model.Architectures;
+using Rho.Model.Training;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -28,7 +30,8 @@ public sealed class TrainingModel : IDisposable
     private readonly LanguageModel _master;
     private readonly LanguageModel? _copy;         // the weights in the compute type, where that is not float32
     private readonly LanguageModel _gradients;     // float32, laid out as the weights
-    private readonly LanguageModel _leaves;        // the compute weights as leaves of the graph; float32 ones gather their gradients in _gradients
+    private readonly LanguageModel _weights;       // that products are computed with
+    private readonly Angles.Cache _angles = new();
     private readonly TrainingOptions _options;
 
     /// <param name="model">float32; becomes this object's own</param>
@@ -42,12 +45,7 @@ public sealed class TrainingModel : IDisposable
         _copy = compute == ScalarType.Float32 ? null : model.CopyTo(model.Device, compute);
         _gradients = LanguageModel.Empty(model.Config, model.Device, ScalarType.Float32);
         _gradients.Flat.zero_();
-        _leaves = _copy ?? model;
-        foreach (var (leaf, gradient) in Leaves.Zip(LeavesOf(_gradients)))
-        {
-            leaf.requires_grad = true;
-            if (_copy is null) leaf.grad = gradient;
-        }
+        _weights = _copy ?? model;
     }
 
     public LanguageModel Model => _master;
@@ -60,10 +58,6 @@ public sealed class TrainingModel : IDisposable
     /// <summary>Sum over the micro-batches since <see cref="ClearGradients"/> of sum_t weight_t * d loss_t. [parameters], float32</summary>
     public Tensor Gradients => _gradients.Flat;
 
-    private IEnumerable<Tensor> Leaves => LeavesOf(_leaves);
-
-    private static IEnumerable<Tensor> LeavesOf(LanguageModel model) => model.Layers.SelectMany(layer => layer.All).Append(model.FinalNorm);
-
     /// <summary>Forward, selection and backward of one micro-batch; adds to <see cref="Gradients"/>.</summary>
     /// <param name="losses">current losses in nats, NaN where there is no target. [sequences, length], written</param>
     /// <param name="weights">what the weighting gave. [sequences, length], written</param>
@@ -72,34 +66,28 @@ public sealed class TrainingModel : IDisposable
     public MicroBatchResult AccumulateGradients(
         TokenBatch batch, TokenWeighting weighting, float[] losses, float[] weights, TokenProbe? probe = null, Action<long>? final = null)
     {
+        using var guard = no_grad();
         using var scope = NewDisposeScope();
-        var model = _leaves;
-        var (config, device) = (Config, model.Device);
-        var documents = batch.Documents ?? [];
-        var rows = HeadRows.Of(batch.Tokens, batch.Sequences, batch.Length, documents);
-        var context = AttentionContext.For(config, batch.Sequences, batch.Length, documents);
-        var tokens = tensor(batch.Tokens, [batch.Tokens.Length], device: device);
+        var network = _weights.Network;
+        using var micro = new MicroBatch(batch, _angles);
+        using var tape = new Tape(_weights, _gradients, micro);
+        var rows = HeadRows.Of(batch.Tokens, batch.Sequences, batch.Length, batch.Documents ?? []);
+        var tokens = tensor(batch.Tokens, [batch.Tokens.Length], device: _weights.Device);
 
-        // 1. Forward. Every block is a graph of its own from its input on; with checkpointing only the inputs are kept.
-        Tensor x;
-        using (no_grad()) x = Transformer.Embed(model.Embedding, tokens);
-        var blocks = new Stack<(Tensor Input, Tensor Output)>();
-        using (set_grad_enabled(!_options.ActivationCheckpointing))
+        // 1. Forward. With checkpointing only the blocks' inputs are kept; the last block's backward comes at once, and needs it all.
+        using var embedded = tape.Leaf(Kernels.Embed(_weights, tokens));
+        var (x, starts) = (embedded, new Stack<int>());
+        foreach (var block in network.Blocks)
         {
-            foreach (var layer in model.Layers.SkipLast(1))
-            {
-                var input = x.detach().requires_grad_();
-                x = Transformer.Block(config, layer, input, batch.Sequences, context);
-                blocks.Push((input, x));
-            }
+            starts.Push(tape.Count);
+            x = _options.ActivationCheckpointing && starts.Count < network.Blocks.Count ? tape.RunAgain(block, x) : block.Run(tape, x);
         }
 
-        using var block = new LastBlock(config, model.Layers[^1], x, batch.Sequences, context);
+        var end = tape.Count;
+        var normed = tape.Norm(x, network.FinalNorm);
 
         // 2. Losses of all candidates, then the selection among them.
-        using var guard = no_grad();
-        var positions = tensor(rows.Positions, device: device);
-        using var head = new HeadLoss(Kernels.RmsNorm(block.Output.index_select(0, positions), model.FinalNorm, config.NormEpsilon), model.Head, rows.Targets, _options.LogitsBudgetBytes);
+        using var head = Head(normed, micro, rows);
         var values = head.Forward(keepLogits: true, probe is null ? null : new HeadProbe(rows, probe));
 
         Array.Fill(losses, float.NaN);
@@ -121,50 +109,30 @@ public sealed class TrainingModel : IDisposable
 
         if (selected.Count == 0 || !double.IsFinite(lossSum)) return new MicroBatchResult(lossSum, weightSum);
 
-        // 3. Backward: the head and the last block at selected rows only, then block by block to the first, each freed as it is done.
-        var chosen = positions.index_select(0, tensor(selected.ToArray(), device: device));
-        var hidden = block.Output.index_select(0, chosen).requires_grad_();                     // [selected, hidden]
-        Tensor normed;
-        using (enable_grad()) normed = Kernels.RmsNorm(hidden, model.FinalNorm, config.NormEpsilon);
-        BackwardPass.Run(normed, head.Backward([.. selected], [.. shares], _gradients.Head, _options));
+        // 3. Backward: from the head at the selected rows to the first block, each freed as it is done.
+        var (set, gradient) = RowSet.Of([.. selected.Select(i => rows.Positions[i])], batch.Tokens.Length, head.Backward([.. selected], [.. shares], _gradients[network.Head], _options));
         head.Dispose(); // its logits, before the blocks' backward needs memory
-        GradientSum.Collect([model.FinalNorm], [_gradients.FinalNorm]);
-        final?.Invoke(_master.Layout["model.norm.weight"].Offset);
-        var gradient = block.Backward(hidden.grad!, chosen, _gradients.Layers[^1]);             // [B * T, hidden]
-        block.Dispose();
-        final?.Invoke(StartOf(config.Layers - 1));
-        for (var i = config.Layers - 2; i >= 0; i--)
+        normed.Accumulate(micro.Own(set), gradient);
+        tape.Unwind(end);
+        final?.Invoke(network.FinalNorm.Weight.Offset);
+        for (var i = network.Blocks.Count - 1; i >= 0; i--)
         {
-            var (input, output) = blocks.Pop();
-            gradient = Backward(i, input, output, gradient, batch.Sequences, context);
-            final?.Invoke(StartOf(i));
+            tape.Unwind(starts.Pop());
+            final?.Invoke(network.Starts[i]);
         }
 
-        GradientSum.AddRows(_gradients.Embedding, tokens.to(int64), gradient);
+        foreach (var part in embedded.TakeGradient())
+        {
+            using (part)
+                GradientSum.AddRows(_gradients[network.Embedding], part.Rows.Of(tokens).to(int64), network.EmbeddingScale == 1 ? part.Data : part.Data.mul(network.EmbeddingScale));
+        }
+
         return new MicroBatchResult(lossSum, weightSum);
     }
 
-    /// <summary>Backward of one block, which is freed; its weights' gradients go to the sums. [B * T, hidden] to [B * T, hidden]</summary>
-    private Tensor Backward(int block, Tensor input, Tensor output, Tensor gradient, int sequences, AttentionContext context)
-    {
-        using var scope = NewDisposeScope();
-        var layer = _leaves.Layers[block];
-        if (_options.ActivationCheckpointing)
-        {
-            output.Dispose();
-            using var recording = enable_grad();
-            output = Transformer.Block(Config, layer, input, sequences, context);
-        }
-
-        BackwardPass.Run(output, gradient);
-        GradientSum.Collect(layer.All, _gradients.Layers[block].All);
-        var result = input.grad!.MoveToOuterDisposeScope();
-        foreach (var done in new[] { input, output, gradient }) done.Dispose();
-        return result;
-    }
-
-    /// <summary>Where a block's parameters begin in the flat buffer; those of later blocks and of the head lie behind them.</summary>
-    private long StartOf(int block) => _master.Layout[$"model.layers.{block}.input_layernorm.weight"].Offset;
+    /// <summary>The head at the rows that predict a token.</summary>
+    private HeadLoss Head(Value normed, MicroBatch micro, HeadRows rows) => new(
+        normed.Rows(micro.Own(RowSet.Of(rows.Positions))), _weights[_weights.Network.Head], _weights.Network.LogitsCap, rows.Targets, _options.LogitsBudgetBytes);
 
     /// <summary>Current losses without gradients, in nats, NaN where there is no target. [sequences, length]</summary>
     /// <param name="probe">answered too</param>
@@ -193,20 +161,17 @@ public sealed class TrainingModel : IDisposable
     {
         using var guard = no_grad();
         using var scope = NewDisposeScope();
-        var model = _leaves;
-        var documents = batch.Documents ?? [];
-        var rows = HeadRows.Of(batch.Tokens, batch.Sequences, batch.Length, documents);
-        var context = AttentionContext.For(Config, batch.Sequences, batch.Length, documents);
-        var x = Transformer.Embed(model.Embedding, tensor(batch.Tokens, [batch.Tokens.Length], device: model.Device));
-        foreach (var layer in model.Layers)
+        using var micro = new MicroBatch(batch, _angles);
+        using var tape = new Tape(_weights, _gradients, micro);
+        var rows = HeadRows.Of(batch.Tokens, batch.Sequences, batch.Length, batch.Documents ?? []);
+        var x = tape.Leaf(Kernels.Embed(_weights, tensor(batch.Tokens, [batch.Tokens.Length], device: _weights.Device)));
+        foreach (var block in _weights.Network.Blocks)
         {
-            var next = Transformer.Block(Config, layer, x, batch.Sequences, context);
-            x.Dispose();
-            x = next;
+            using var before = x;
+            x = tape.RunAgain(block, x);
         }
 
-        var normed = Kernels.RmsNorm(x.index_select(0, tensor(rows.Positions, device: model.Device)), model.FinalNorm, Config.NormEpsilon);
-        using var head = new HeadLoss(normed, model.Head, rows.Targets, _options.LogitsBudgetBytes);
+        using var head = Head(tape.Norm(x, _weights.Network.FinalNorm), micro, rows);
         losses.Fill(float.NaN);
         rows.Spread(head.Forward(keepLogits: false, observe(rows)), losses);
     }
@@ -227,7 +192,6 @@ public sealed class TrainingModel : IDisposable
 
     public void Dispose()
     {
-        foreach (var leaf in Leaves) leaf.grad = null;
         _gradients.Dispose();
         _copy?.Dispose();
         _master.Dispose();

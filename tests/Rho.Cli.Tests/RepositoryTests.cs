@@ -62,17 +62,16 @@ public partial class RepositoryTests
             var text = FencedCode().Replace(File.ReadAllText(document), "");
             string[] folders = [Path.GetDirectoryName(document)!, root];
             var links = Link().Matches(text).Select(link => link.Groups[1].Value).Where(target => !target.Contains(':', StringComparison.Ordinal));
-            var paths = CodePath().Matches(text).Select(path => path.Groups[1].Value).Where(path => !IsExpected(path));
-            gone.AddRange(
-                from name in links.Where(link => !Path.Exists(Path.Combine(folders[0], link))).Concat(paths.Where(path => !folders.Any(folder => Path.Exists(Path.Combine(folder, path)))))
-                select $"{Path.GetRelativePath(root, document)}: {name}");
+            var paths = CodePath().Matches(text).Select(path => path.Groups[1].Value);
+            string[] missing =
+            [
+                .. links.Where(link => !Path.Exists(Path.Combine(folders[0], link))),
+                .. paths.Where(path => !folders.Any(folder => Path.Exists(Path.Combine(folder, path)))),
+            ];
+            gone.AddRange(missing.Select(name => $"{Path.GetRelativePath(root, document)}: {name}"));
         }
 
         Assert.True(gone.Count == 0, $"named, but not there: {string.Join(", ", gone)}");
-
-        // Architectures are described before the folder is there.
-        bool IsExpected(string path) => !Directory.Exists(Path.Combine(root, "core/Rho.Model/Architectures"))
-            && (path.StartsWith("core/Rho.Model/Architectures", StringComparison.Ordinal) || path.StartsWith("tests/Rho.Model.Tests/architectures", StringComparison.Ordinal));
     }
 
     [Fact]

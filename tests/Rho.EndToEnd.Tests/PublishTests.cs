@@ -79,6 +79,7 @@ public sealed class PublishTests : IDisposable
             file.ReadExactly(start);
             if (start.AsSpan().StartsWith("\u007FELF"u8)) return ("linux", []);
             if (start.Length > 32 && BinaryPrimitives.ReadUInt32LittleEndian(start) == 0xFEEDFACF) return ("osx", MachO(start));
+            if (start.AsSpan().StartsWith<byte>([0xCA, 0xFE, 0xBA, 0xBE])) return ("osx", []);   // for several processors
             if (!start.AsSpan().StartsWith("MZ"u8)) return (null, []);
             file.Position = 0;
             using var reader = new PEReader(file);

@@ -93,11 +93,9 @@ public sealed class CheckpointTests : IDisposable
     [InlineData("\"hidden_act\": \"silu\"", "\"hidden_act\": \"silu\", \"rope_scaling\": {\"type\": \"yarn\", \"factor\": 4, \"mscale\": 1}", "rope_scaling.mscale")]
     [InlineData("\"hidden_act\": \"silu\"", "\"hidden_act\": \"silu\", \"rope_scaling\": {\"rope_type\": \"default\", \"mrope_section\": [1, 2]}", "rope_scaling.mrope_section")]
     [InlineData("\"hidden_act\": \"silu\"", "\"hidden_act\": \"silu\", \"attention_bias\": true", "attention_bias")]
-    [InlineData("\"hidden_act\": \"silu\"", "\"hidden_act\": \"silu\", \"mlp_bias\": true", "mlp_bias")]
     [InlineData("\"hidden_act\": \"silu\"", "\"hidden_act\": \"silu\", \"partial_rotary_factor\": 0.5", "partial_rotary_factor")]
     [InlineData("\"hidden_act\": \"silu\"", "\"hidden_act\": \"silu\", \"quantization_config\": {\"bits\": 4}", "quantization_config")]
     [InlineData("\"hidden_act\": \"silu\"", "\"hidden_act\": \"silu\", \"rope_interleaved\": true", "rope_interleaved")]
-    [InlineData("\"model_type\": \"llama\"", "\"model_type\": \"qwen2\", \"use_sliding_window\": true, \"sliding_window\": 8, \"max_window_layers\": 1", "sliding window on part of the layers")]
     [InlineData("\"hidden_act\": \"silu\"", "\"hidden_act\": \"silu\", \"layer_types\": [\"full_attention\", \"sliding_attention\"]", "layer_types")]
     [InlineData("\"rope_theta\": 10000.0", "\"rope_theta\": \"large\"", "rope_theta is \"large\"")]
     public void Load_WhatIsNotSupported_IsRefusedByName(string find, string replace, string name)

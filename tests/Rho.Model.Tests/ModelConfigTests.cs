@@ -17,11 +17,17 @@ public sealed class ModelConfigTests : IDisposable
     [InlineData("qwen2", 7_615_616_512)]
     [InlineData("qwen3", 596_049_920)]
     [InlineData("smollm2", 134_515_008)]
+    [InlineData("gemma-2-2b", 2_614_341_888)]
+    [InlineData("gemma-3-1b", 999_885_952)]
+    [InlineData("olmo-2-1b", 1_484_916_736)]
+    [InlineData("smollm3", 3_075_098_624)]
+    [InlineData("phi-3-mini-4k", 3_821_079_552)]
+    [InlineData("phi-4-mini", 3_836_021_760)]
     public void Load_PublishedConfiguration_HasThePublishedNumberOfParametersAndComesBackAsSaved(string name, long parameters)
     {
         File.Copy(Path.Combine(AppContext.BaseDirectory, "configs", $"{name}.json"), Path.Combine(_folder, "config.json"));
         var config = ModelConfig.Load(_folder);
-        Assert.Equal(parameters, new ParameterLayout(config).Count);
+        Assert.Equal(parameters, new Network(config).Layout.Count);
         File.WriteAllText(Path.Combine(_folder, "config.json"), config.ToJson("bfloat16").ToJsonString());
         Assert.Equal(config, ModelConfig.Load(_folder));
     }

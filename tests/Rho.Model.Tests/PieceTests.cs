@@ -145,14 +145,14 @@ public sealed class PieceTests
         var model = LanguageModel.Create(config, 7, CPU, ComputeType.Float32);
         using var guard = no_grad();
         using var scope = NewDisposeScope();
-        foreach (var layer in model.Layers)
+        foreach (var span in model.Layout.Spans)
         {
-            layer.Qkv.mul_(10);
-            layer.QkvBias?.normal_(0, 0.5);
-            layer.QueryNorm?.uniform_(0.5, 2);
+            using var part = model.Slice(span.Offset, span.Count);
+            if (span.Name.Contains("_proj.bias", StringComparison.Ordinal)) part.normal_(0, 0.5);
+            else if (span.Name.Contains("q_norm", StringComparison.Ordinal)) part.uniform_(0.5, 2);
+            else if (span.Name.Contains("q_proj", StringComparison.Ordinal) || span.Name.Contains("k_proj", StringComparison.Ordinal) || span.Name.Contains("v_proj", StringComparison.Ordinal) || span.Name == "lm_head.weight") part.mul_(10);
         }
 
-        model.Head.mul_(10);
         return model;
     }
 

@@ -43,7 +43,7 @@ internal static class TestModels
         using var model = LanguageModel.Create(config, seed, CPU, ComputeType.Float32);
         // Wider weights than training begins with: continuations that do not repeat one token.
         model.Flat.mul_(6);
-        foreach (var norm in model.Layers.SelectMany(layer => new[] { layer.InputNorm, layer.PostNorm }).Append(model.FinalNorm)) norm.fill_(1);
+        foreach (var norm in model.Layout.Spans.Where(span => !span.Decay)) model.Flat.narrow(0, norm.Offset, norm.Count).fill_(1);
         model.Save(folder, Tokenizer);
         File.WriteAllText(Path.Combine(folder, "chat_template.jinja"), ChatTemplate);
     }

@@ -19,10 +19,11 @@ internal static unsafe class CrossEntropy
     /// <param name="first">The slice's first token.</param>
     /// <param name="vocabulary">Tokens in all.</param>
     /// <param name="targets">Tokens, which need not be in the slice. [rows]</param>
-    internal static void Differentiate(Tensor logits, long first, long vocabulary, ReadOnlySpan<long> targets, ReadOnlySpan<float> logSums, ReadOnlySpan<float> weights, double zLoss, double smoothing)
+    /// <param name="cap">that the logits are under: the gradient is of those before it, as d cap tanh(l / cap) = 1 - tanh^2</param>
+    internal static void Differentiate(Tensor logits, long first, long vocabulary, ReadOnlySpan<long> targets, ReadOnlySpan<float> logSums, ReadOnlySpan<float> weights, double zLoss, double smoothing, double? cap)
     {
-        if (logits.dtype == ScalarType.Float32) Differentiate<Float32>(logits, first, vocabulary, targets, logSums, weights, zLoss, smoothing);
-        else Differentiate<BFloat16>(logits, first, vocabulary, targets, logSums, weights, zLoss, smoothing);
+        if (logits.dtype == ScalarType.Float32) Differentiate<Float32>(logits, first, vocabulary, targets, logSums, weights, zLoss, smoothing, cap);
+        else Differentiate<BFloat16>(logits, first, vocabulary, targets, logSums, weights, zLoss, smoothing, cap);
     }
 
     private static void Losses<T>(Tensor logits, ReadOnlySpan<long> targets, Span<float> logSums, Span<float> losses) where T : struct, IElement
@@ -52,10 +53,12 @@ internal static unsafe class CrossEntropy
     }
 
     private static void Differentiate<T>(
-        Tensor logits, long first, long vocabulary, ReadOnlySpan<long> targets, ReadOnlySpan<float> logSums, ReadOnlySpan<float> weights, double zLoss, double smoothing)
+        Tensor logits, long first, long vocabulary, ReadOnlySpan<long> targets, ReadOnlySpan<float> logSums, ReadOnlySpan<float> weights, double zLoss, double smoothing, double? cap)
         where T : struct, IElement
     {
         var columns = logits.size(1);
+        var inverse = (float)(1 / (cap ?? double.PositiveInfinity));
+        float Slope(float logit) => 1 - (logit * logit * inverse * inverse);
         var p = (nint)Work.Pointer(logits);
         fixed (long* target = targets)
         fixed (float* logSum = logSums, weight = weights)
@@ -70,13 +73,18 @@ internal static unsafe class CrossEntropy
                     var even = (float)(share * smoothing / vocabulary);
                     var at = ((long*)t)[row] - first;
                     var here = at >= 0 && at < columns;
-                    var targetValue = here ? ((float)Math.Exp(T.Get((void*)p, start + at) - sum) * scale) - even - (float)(share * (1 - smoothing)) : 0;
+                    var targetValue = here ? (((float)Math.Exp(T.Get((void*)p, start + at) - sum) * scale) - even - (float)(share * (1 - smoothing))) * Slope(T.Get((void*)p, start + at)) : 0;
                     var whole = columns & ~15L;
                     var (offset, scales, evens) = (Vector512.Create(sum), Vector512.Create(scale), Vector512.Create(even));
                     for (long i = 0; i < whole; i += 16)
-                        T.Store((Vector512.Exp(T.Load((void*)p, start + i) - offset) * scales) - evens, (void*)p, start + i);
+                    {
+                        var values = T.Load((void*)p, start + i);
+                        var gradient = (Vector512.Exp(values - offset) * scales) - evens;
+                        T.Store(inverse == 0 ? gradient : gradient * (Vector512<float>.One - (values * values * (inverse * inverse))), (void*)p, start + i);
+                    }
+
                     for (var i = whole; i < columns; i++)
-                        T.Set(((float)Math.Exp(T.Get((void*)p, start + i) - sum) * scale) - even, (void*)p, start + i);
+                        T.Set((((float)Math.Exp(T.Get((void*)p, start + i) - sum) * scale) - even) * Slope(T.Get((void*)p, start + i)), (void*)p, start + i);
                     if (here) T.Set(targetValue, (void*)p, start + at);
                 }
             });

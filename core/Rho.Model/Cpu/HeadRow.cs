@@ -5,24 +5,27 @@ namespace Rho.Model.Cpu;
 /// <summary>One head's numbers of one token, and rows of scores: what attention does to them outside its products.</summary>
 internal static unsafe class HeadRow
 {
-    /// <summary>Loads a row of <paramref name="head"/> numbers, scaled, and rotated where there are tables: (x1, x2) to (x1 cos - x2 sin, x2 cos + x1 sin)</summary>
-    /// <param name="cos">of the row's position, [head / 2], or null</param>
-    /// <param name="sin">of the row's position, [head / 2]</param>
-    internal static void Load<T>(void* source, long at, int head, float* cos, float* sin, float scale, float* to) where T : struct, IElement
+    /// <summary>Loads a row of <paramref name="head"/> numbers, scaled, the first ones rotated: (x1, x2) to (x1 cos - x2 sin, x2 cos + x1 sin)</summary>
+    /// <param name="cos">of the row's position. [rotated / 2]</param>
+    /// <param name="sin">of the row's position. [rotated / 2]</param>
+    internal static void Load<T>(void* source, long at, int head, int rotated, float* cos, float* sin, float scale, float* to) where T : struct, IElement
     {
-        var (half, factor) = (head / 2, Vector512.Create(scale));
+        var (half, factor) = (rotated / 2, Vector512.Create(scale));
         for (var h = 0; h < half; h += 16)
         {
             var (x1, x2) = (T.Load(source, at + h), T.Load(source, at + half + h));
-            if (cos != null)
-            {
-                var (c, z) = (Vector512.Load(cos + h), Vector512.Load(sin + h));
-                (x1, x2) = ((x1 * c) - (x2 * z), (x2 * c) + (x1 * z));
-            }
-
-            (x1 * factor).Store(to + h);
-            (x2 * factor).Store(to + half + h);
+            var (c, z) = (Vector512.Load(cos + h), Vector512.Load(sin + h));
+            (((x1 * c) - (x2 * z)) * factor).Store(to + h);
+            (((x2 * c) + (x1 * z)) * factor).Store(to + half + h);
         }
+
+        for (var h = rotated; h < head; h += 16) (T.Load(source, at + h) * factor).Store(to + h);
+    }
+
+    /// <summary>Scores s become cap * tanh(s / cap) in from .. end.</summary>
+    internal static void Cap(float* row, int from, int end, float cap)
+    {
+        for (var j = from; j < end; j += 16) (Activations.Tanh(Vector512.Load(row + j) * (1 / cap)) * cap).Store(row + j);
     }
 
     /// <summary>Eight rows [8, head] to columns [head, 8], which are <paramref name="stride"/> apart.</summary>

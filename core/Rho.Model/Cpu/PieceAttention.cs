@@ -20,8 +20,8 @@ internal static unsafe class PieceAttention
     /// <summary>Queries that share a tile once it is loaded; the unit that threads share out.</summary>
     private const int UnitQueries = 256;
 
-    internal static bool Fits(ModelConfig config, Tensor qkv, Tensor? earlier) =>
-        config.HeadSize % 32 == 0 && Work.Fits(qkv) && (earlier is null || Work.Fits(earlier));
+    internal static bool Fits(PieceContext context, Tensor qkv, Tensor? earlier) =>
+        context.Spec.HeadSize % 32 == 0 && context.Angles.Size % 32 == 0 && Work.Fits(qkv) && (earlier is null || Work.Fits(earlier));
 
     /// <param name="qkv">[P, N + 2 K, H]</param>
     /// <param name="earlier">Keys and values of the sequence that an earlier pass began, not rotated; null where there is none. [tokens, 2 K, H]</param>
@@ -33,7 +33,7 @@ internal static unsafe class PieceAttention
         {
             for (var first = 0; first < piece.Count; first += UnitQueries)
             {
-                for (var group = 0; group < context.Config.KeyValueHeads; group++)
+                for (var group = 0; group < context.Spec.KeyValueHeads; group++)
                     units.Add(new Unit(context, piece, group, first, Math.Min(UnitQueries, piece.Count - first)));
             }
         }
@@ -49,9 +49,10 @@ internal static unsafe class PieceAttention
     /// <summary>Some queries of a piece, for the heads of one key-value head.</summary>
     private readonly record struct Unit(PieceContext Context, SequencePiece Piece, int Group, int FirstQuery, int Queries)
     {
-        internal int Head => Context.Config.HeadSize;
-        internal int PerGroup => Context.Config.Heads / Context.Config.KeyValueHeads;
-        internal int Columns => Context.Config.Heads + (2 * Context.Config.KeyValueHeads);
+        internal Architectures.AttentionSpec Spec => Context.Spec;
+        internal int Head => Spec.HeadSize;
+        internal int PerGroup => Spec.PerGroup;
+        internal int Columns => Spec.Columns;
 
         /// <summary>Position of a query in its sequence.</summary>
         internal int Position(int query) => Piece.Position + FirstQuery + query;
@@ -71,7 +72,7 @@ internal static unsafe class PieceAttention
         try
         {
             fixed (float* scratch = pool)
-            fixed (float* cos = unit.Context.Cos, sin = unit.Context.Sin)
+            fixed (float* cos = unit.Context.Angles.Cos, sin = unit.Context.Angles.Sin)
             {
                 float* keysT = scratch, values = keysT + (TileKeys * head), scores = values + (TileKeys * head), query = scores + (Rows * TileKeys), mixed = query + (Rows * head);
                 float* sums = mixed + (Rows * head), highest = sums + (slots * head), totals = highest + slots;
@@ -114,7 +115,7 @@ internal static unsafe class PieceAttention
         var from = Math.Max(0, unit.First(i) - tile) & ~31;
         var end = (Math.Min(count, unit.Position(i) + rows - tile) + 31) & ~31;
         if (end <= from) return;
-        var (scale, half) = ((float)(1 / Math.Sqrt(head)), head / 2);
+        var (scale, cap, rotated) = ((float)unit.Spec.Scale, (float)(unit.Spec.SoftCap ?? 0), unit.Context.Angles.Size);
         for (var r = 0; r < Rows; r++)
         {
             if (r >= rows)
@@ -124,8 +125,8 @@ internal static unsafe class PieceAttention
             }
 
             var at = ((unit.Row(i + r) * unit.Columns) + (unit.Group * unit.PerGroup) + n) * head;
-            long angle = (long)unit.Position(i + r) * half;
-            HeadRow.Load<T>(qkv, at, head, cos + angle, sin + angle, scale, query + (r * head));
+            long angle = (long)unit.Position(i + r) * (rotated / 2);
+            HeadRow.Load<T>(qkv, at, head, rotated, cos + angle, sin + angle, scale, query + (r * head));
         }
 
         AttentionProducts.Scores(query, head, keysT, TileKeys, scores, from, end);
@@ -142,6 +143,7 @@ internal static unsafe class PieceAttention
                 continue;
             }
 
+            if (cap > 0) HeadRow.Cap(row, from, end, cap);
             var (high, total) = HeadRow.Exponentials(row, from, end, Math.Max(from, first), last);
             (old[r], added[r]) = high > highest[r] ? (MathF.Exp(highest[r] - high), 1f) : (1f, MathF.Exp(high - highest[r]));
             highest[r] = Math.Max(high, highest[r]);
@@ -166,7 +168,7 @@ internal static unsafe class PieceAttention
             {
                 var slot = (n * unit.Queries) + i;
                 var inverse = Vector512.Create(1 / totals[slot]);
-                var to = ((unit.Row(i) * unit.Context.Config.Heads) + (unit.Group * unit.PerGroup) + n) * head;
+                var to = ((unit.Row(i) * unit.Spec.Heads) + (unit.Group * unit.PerGroup) + n) * head;
                 for (var h = 0; h < head; h += 16) T.Store(Vector512.Load(sums + ((long)slot * head) + h) * inverse, attended, to + h);
             }
         }
@@ -175,18 +177,18 @@ internal static unsafe class PieceAttention
     /// <summary>Where a key-value row lies: in the pass, or among the earlier ones. <paramref name="column"/> counts key heads, then value heads.</summary>
     private static void* Source(in Unit unit, void* qkv, void* earlier, int position, int column, out long at)
     {
-        var config = unit.Context.Config;
+        var spec = unit.Spec;
         var inPass = position - unit.Piece.Position;
         at = inPass >= 0
-            ? (((long)(unit.Piece.Start + inPass) * unit.Columns) + config.Heads + column) * unit.Head
-            : (((long)position * 2 * config.KeyValueHeads) + column) * unit.Head;
+            ? (((long)(unit.Piece.Start + inPass) * unit.Columns) + spec.Heads + column) * unit.Head
+            : (((long)position * 2 * spec.KeyValueHeads) + column) * unit.Head;
         return inPass >= 0 ? qkv : earlier;
     }
 
     /// <summary>Columns [H, keys] of a tile, rotated, zero beyond its keys up to a multiple of 32.</summary>
     private static void LoadKeys<T>(in Unit unit, void* qkv, void* earlier, int tile, int count, float* cos, float* sin, float* rows, float* columns) where T : struct, IElement
     {
-        var (head, half) = (unit.Head, unit.Head / 2);
+        var (head, half) = (unit.Head, unit.Context.Angles.Size / 2);
         var padded = (count + 31) & ~31;
         for (var j = 0; j < padded; j += Rows)
         {
@@ -200,7 +202,7 @@ internal static unsafe class PieceAttention
 
                 var source = Source(unit, qkv, earlier, tile + j + r, unit.Group, out var at);
                 long angle = (long)(tile + j + r) * half;
-                HeadRow.Load<T>(source, at, head, cos + angle, sin + angle, 1, rows + (r * head));
+                HeadRow.Load<T>(source, at, head, 2 * half, cos + angle, sin + angle, 1, rows + (r * head));
             }
 
             HeadRow.Transpose(rows, head, columns + j, TileKeys);
@@ -213,7 +215,7 @@ internal static unsafe class PieceAttention
         var head = unit.Head;
         for (var j = 0; j < count; j++)
         {
-            var source = Source(unit, qkv, earlier, tile + j, unit.Context.Config.KeyValueHeads + unit.Group, out var at);
+            var source = Source(unit, qkv, earlier, tile + j, unit.Spec.KeyValueHeads + unit.Group, out var at);
             for (var h = 0; h < head; h += 16) T.Load(source, at + h).Store(rows + (j * head) + h);
         }
 

@@ -4,49 +4,26 @@ using static TorchSharp.torch;
 
 namespace Rho.Model.Cpu;
 
-/// <summary>x / sqrt(mean(x^2) + epsilon) * weight over the last dimension, in one pass over memory each way.</summary>
-internal sealed unsafe class RmsNorm : CpuFunction<RmsNorm>
+/// <summary>x / sqrt(mean(x^2) + epsilon) * (weight + shift) over the last dimension, in one pass over memory each way.</summary>
+internal static unsafe class RmsNorm
 {
-    /// <summary>x [.., width], weight [width], epsilon</summary>
-    public override Tensor forward(autograd.AutogradContext ctx, params object[] vars)
+    /// <summary>Into <paramref name="y"/>, of x's shape, which may be x.</summary>
+    internal static void Norm(Tensor x, Tensor weight, Tensor y, double epsilon, float shift)
     {
-        var (x, weight, epsilon) = ((Tensor)vars[0], (Tensor)vars[1], (double)vars[2]);
-        x = x.contiguous();
-        ctx.save_for_backward([x, weight]);
-        ctx.save_data("epsilon", epsilon);
-        return Normed(x, weight, epsilon);
+        if (x.dtype == ScalarType.Float32) Forward<Float32>(x, weight, y, epsilon, shift);
+        else Forward<BFloat16>(x, weight, y, epsilon, shift);
     }
 
-    protected override List<Tensor?> Gradients(autograd.AutogradContext ctx, Tensor gradient)
+    /// <summary>The gradient of x; that of the weight is added to <paramref name="sum"/>, which is float32.</summary>
+    internal static Tensor Gradient(Tensor x, Tensor weight, Tensor gradient, double epsilon, float shift, Tensor sum)
     {
-        var saved = ctx.get_saved_variables();
-        var (dx, dweight) = Gradients(saved[0], saved[1], gradient, (double)ctx.get_data("epsilon"));
-        return [dx, dweight, null];
+        var dx = empty_like(x);
+        if (x.dtype == ScalarType.Float32) Backward<Float32>(x, weight, gradient, dx, sum, epsilon, shift);
+        else Backward<BFloat16>(x, weight, gradient, dx, sum, epsilon, shift);
+        return dx;
     }
 
-    internal static Tensor Normed(Tensor x, Tensor weight, double epsilon)
-    {
-        var y = empty_like(x);
-        Norm(x, weight, y, epsilon);
-        return y;
-    }
-
-    /// <summary>Into <paramref name="y"/>, of x's shape.</summary>
-    internal static void Norm(Tensor x, Tensor weight, Tensor y, double epsilon)
-    {
-        if (x.dtype == ScalarType.Float32) Forward<Float32>(x, weight, y, epsilon);
-        else Forward<BFloat16>(x, weight, y, epsilon);
-    }
-
-    internal static (Tensor X, Tensor Weight) Gradients(Tensor x, Tensor weight, Tensor gradient, double epsilon)
-    {
-        var (dx, dweight) = (empty_like(x), empty_like(weight));
-        if (x.dtype == ScalarType.Float32) Backward<Float32>(x, weight, gradient, dx, dweight, epsilon);
-        else Backward<BFloat16>(x, weight, gradient, dx, dweight, epsilon);
-        return (dx, dweight);
-    }
-
-    private static void Forward<T>(Tensor x, Tensor weight, Tensor y, double epsilon) where T : struct, IElement
+    private static void Forward<T>(Tensor x, Tensor weight, Tensor y, double epsilon, float shift) where T : struct, IElement
     {
         var width = weight.NumberOfElements;
         var (px, pw, py) = ((nint)Work.Pointer(x), (nint)Work.Pointer(weight), (nint)Work.Pointer(y));
@@ -55,9 +32,9 @@ internal sealed unsafe class RmsNorm : CpuFunction<RmsNorm>
             for (var row = first; row < end; row++)
             {
                 var start = row * width;
-                var inverse = Vector512.Create(InverseRms<T>((void*)px, start, width, epsilon));
+                var (inverse, offset) = (Vector512.Create(InverseRms<T>((void*)px, start, width, epsilon)), Vector512.Create(shift));
                 for (long i = 0; i < width; i += 16)
-                    T.Store(T.Load((void*)px, start + i) * inverse * T.Load((void*)pw, i), (void*)py, start + i);
+                    T.Store(T.Load((void*)px, start + i) * inverse * (T.Load((void*)pw, i) + offset), (void*)py, start + i);
             }
         });
     }
@@ -75,8 +52,8 @@ internal sealed unsafe class RmsNorm : CpuFunction<RmsNorm>
         return (float)(1 / Math.Sqrt((Vector512.Sum(sum) / width) + epsilon));
     }
 
-    // With r the inverse root mean square, n = x r and g = dy w: dx = r (g - n mean(g n)), dw = sum over rows of dy n.
-    private static void Backward<T>(Tensor x, Tensor weight, Tensor gradient, Tensor dx, Tensor dweight, double epsilon) where T : struct, IElement
+    // With r the inverse root mean square, n = x r and g = dy (w + shift): dx = r (g - n mean(g n)), dw = sum over rows of dy n.
+    private static void Backward<T>(Tensor x, Tensor weight, Tensor gradient, Tensor dx, Tensor sum, double epsilon, float shift) where T : struct, IElement
     {
         var width = weight.NumberOfElements;
         var rows = x.NumberOfElements / width;
@@ -85,12 +62,12 @@ internal sealed unsafe class RmsNorm : CpuFunction<RmsNorm>
         var (px, pw, pg, pd) = ((nint)Work.Pointer(x), (nint)Work.Pointer(weight), (nint)Work.Pointer(gradient), (nint)Work.Pointer(dx));
         fixed (float* sums = partial)
         {
-            var all = (nint)sums;
+            var (all, offset) = ((nint)sums, Vector512.Create(shift));
             Work.Over(parts, (firstPart, endPart) =>
             {
                 for (var part = firstPart; part < endPart; part++)
                 {
-                    var sum = (float*)all + (part * width);
+                    var weightSum = (float*)all + (part * width);
                     for (var row = rows * part / parts; row < rows * (part + 1) / parts; row++)
                     {
                         var start = row * width;
@@ -101,25 +78,25 @@ internal sealed unsafe class RmsNorm : CpuFunction<RmsNorm>
                         {
                             var n = T.Load((void*)px, start + i) * inverse;
                             var dy = T.Load((void*)pg, start + i);
-                            Vector512.FusedMultiplyAdd(dy, n, Vector512.Load(sum + i)).Store(sum + i);
-                            dot = Vector512.FusedMultiplyAdd(dy * T.Load((void*)pw, i), n, dot);
+                            Vector512.FusedMultiplyAdd(dy, n, Vector512.Load(weightSum + i)).Store(weightSum + i);
+                            dot = Vector512.FusedMultiplyAdd(dy * (T.Load((void*)pw, i) + offset), n, dot);
                         }
 
                         var mean = Vector512.Create(Vector512.Sum(dot) / width);
                         for (long i = 0; i < width; i += 16)
                         {
                             var n = T.Load((void*)px, start + i) * inverse;
-                            T.Store(inverse * ((T.Load((void*)pg, start + i) * T.Load((void*)pw, i)) - (n * mean)), (void*)pd, start + i);
+                            T.Store(inverse * ((T.Load((void*)pg, start + i) * (T.Load((void*)pw, i) + offset)) - (n * mean)), (void*)pd, start + i);
                         }
                     }
                 }
             });
-            var result = Work.Pointer(dweight);
+            var result = (float*)Work.Pointer(sum);
             for (long i = 0; i < width; i += 16)
             {
-                var sum = Vector512.Load(sums + i);
-                for (var part = 1; part < parts; part++) sum += Vector512.Load(sums + (part * width) + i);
-                T.Store(sum, result, i);
+                var total = Vector512.Load(sums + i);
+                for (var part = 1; part < parts; part++) total += Vector512.Load(sums + (part * width) + i);
+                (Vector512.Load(result + i) + total).Store(result + i);
             }
         }
     }

@@ -1,13 +1,21 @@
+using Rho.Model.Architectures;
 using Rho.Model.Inference.Kernels;
+using TorchSharp;
 
 namespace Rho.Model.Inference;
+
+/// <summary>Rows of activations in a buffer.</summary>
+/// <param name="Width">numbers of a row</param>
+/// <param name="Stride">numbers from a row to the next</param>
+/// <param name="IsStream">whether they are used more than once</param>
+internal readonly record struct DecodingRows(NativeBuffer Buffer, int Count, int Width, int Stride, bool IsStream = false);
 
 /// <summary>
 /// Decoding on the CPU with the project's own kernels: weights are read as they lie, activations are float32, and no result depends
 /// on what shares the batch. Keys and values have the model's number type.
 /// </summary>
-// N tokens of the batch, M output rows, D hidden size, A heads, G query heads per key-value head, S head size, H head size padded to 16.
-internal sealed unsafe class KernelDecodingModel : DecodingModel
+// S head size, H head size padded to 16.
+internal sealed unsafe class KernelDecodingModel : DecodingModel, IOps<DecodingRows>
 {
     // Below so many multiply-adds a loop is faster on one thread than handed to several.
     private const long MinimumParallelWork = 64 << 10;
@@ -15,27 +23,27 @@ internal sealed unsafe class KernelDecodingModel : DecodingModel
 
     private readonly LanguageModel _model;
     private readonly WorkerPool _pool;
-    private readonly Layer[] _layers;
-    private readonly KernelMatrix _embedding;
-    private readonly KernelMatrix _head;
-    private readonly NativeBuffer _finalNorm;
-    private readonly float[] _inverseFrequencies;
-    private readonly double _angleFactor;
+    private readonly KernelMatrix?[] _matrices;         // by weight, as the vectors
+    private readonly NativeBuffer?[] _vectors;
+    private readonly float _embeddingScale;
+    private readonly Dictionary<Rotation, BatchAngles> _angles = [];
     private readonly NativeBuffer _cache;
     private readonly IHeadCache _attention;
     private readonly long _layerBytes;
     private readonly long _headBytes;
     private readonly int _paddedHead;
-    private readonly Activations _activations;
+    private readonly Dictionary<int, Stack<NativeBuffer>> _free = [];
+    private readonly List<NativeBuffer> _buffers = [];
     private readonly NativeBuffer?[] _scratch;
     private readonly List<AttentionUnit> _units = [];
-    private int _outputs;
+    private (ForwardBatch Batch, int Layer) _now;
+    private DecodingRows? _final;
 
     public KernelDecodingModel(LanguageModel model, DecodingOptions options) : base(model.Config, options)
     {
         _model = model;
         _paddedHead = (Config.HeadSize + 15) / 16 * 16;
-        _attention = model.Dtype == TorchSharp.torch.ScalarType.BFloat16 ? new HeadCache<BFloat16Format>() : new HeadCache<Float32Format>();
+        _attention = model.Dtype == torch.ScalarType.BFloat16 ? new HeadCache<BFloat16Format>() : new HeadCache<Float32Format>();
         _headBytes = _attention.BlockBytes(_paddedHead);
         var blockBytes = _headBytes * Config.KeyValueHeads * Config.Layers;
         Blocks = BlocksThatFit(options.CacheBytes, blockBytes, Config);
@@ -44,16 +52,14 @@ internal sealed unsafe class KernelDecodingModel : DecodingModel
 
         _pool = new WorkerPool(options.Threads > 0 ? options.Threads : Environment.ProcessorCount);
         _scratch = new NativeBuffer?[_pool.Threads];
-        Func<TorchSharp.torch.Tensor, KernelMatrix> matrix =
-            options.Weights == WeightFormat.Int8 ? tensor => KernelMatrix.Quantize(tensor, _pool) : KernelMatrix.View;
-        _layers = [.. model.Layers.Select(weights => new Layer(weights, matrix))];
-        _embedding = KernelMatrix.View(model.Embedding);
-        _head = Config.TiedEmbeddings ? KernelMatrix.View(model.Head) : matrix(model.Head);
-        _finalNorm = KernelMatrix.Vector(model.FinalNorm)!;
-        (var frequencies, _angleFactor) = Rotary.Frequencies(Config, Config.ContextLength);
-        _inverseFrequencies = [.. frequencies.Select(frequency => (float)frequency)];
+        var weights = model.Layout.Weights;
+        _matrices = [.. weights.Select(weight => weight.Shape.Length == 1 ? null
+            : options.Weights == WeightFormat.Int8 && weight != model.Network.Embedding ? KernelMatrix.Quantize(model[weight], _pool) : KernelMatrix.View(model[weight]))];
+        _vectors = [.. weights.Select(weight => weight.Shape.Length == 1 ? KernelMatrix.Vector(model[weight]) : null)];
+        _embeddingScale = (float)Model.Kernels.EmbeddingScale(model);
+        foreach (var rotation in model.Network.Attention.Select(spec => spec.Rotation).OfType<Rotation>().Distinct())
+            _angles[rotation] = new BatchAngles(rotation, Config.ContextLength, MaxBatchTokens);
         _cache = new NativeBuffer(CacheBytes);
-        _activations = new Activations(Config, _paddedHead, MaxBatchTokens);
     }
 
     public override int Blocks { get; }
@@ -66,134 +72,221 @@ internal sealed unsafe class KernelDecodingModel : DecodingModel
 
     public override void Forward(ForwardBatch batch)
     {
-        var N = batch.Count;
-        if (N > MaxBatchTokens) throw new ArgumentException($"{N} tokens in a batch of at most {MaxBatchTokens}", nameof(batch));
-        var a = _activations;
-        Embed(batch.Tokens);
-        FillAngles(batch);
-        for (var i = 0; i < _layers.Length; i++)
+        if (batch.Count > MaxBatchTokens) throw new ArgumentException($"{batch.Count} tokens in a batch of at most {MaxBatchTokens}", nameof(batch));
+        foreach (var free in _free.Values) free.Clear();
+        foreach (var buffer in _buffers) _free[(int)((long)buffer.ByteLength / sizeof(float) / MaxBatchTokens)].Push(buffer);
+        foreach (var angles in _angles.Values) angles.Fill(batch);
+        _now = (batch, 0);
+        var x = Embed(batch.Tokens);
+        foreach (var block in _model.Network.Blocks)
         {
-            var layer = _layers[i];
-            Normalize(a.Hidden, layer.InputNorm, a.Normed, N);
-            Multiply(layer.Qkv, a.Normed, Config.HiddenSize, N, a.Qkv, layer.QkvBias, accumulate: false);
-            PlaceKeysAndQueries(layer, i, batch);
-
-            var last = i == _layers.Length - 1;
-            if (last) N = KeepOutputs(batch);
-            if (N == 0) break;
-            Attend(i, batch, last);
-            Multiply(layer.Output, a.Attended, Config.Heads * Config.HeadSize, N, a.Hidden, null, accumulate: true);
-            Normalize(a.Hidden, layer.PostNorm, a.Normed, N);
-            Multiply(layer.GateUp, a.Normed, Config.HiddenSize, N, a.GateUp, null, accumulate: false);
-            SwiGlu(N);
-            Multiply(layer.Down, a.GateUp, 2 * Config.IntermediateSize, N, a.Hidden, null, accumulate: true);
+            x = block.Run(this, x);
+            _now.Layer++;
         }
 
-        _outputs = N;
-        Normalize(a.Hidden, _finalNorm, a.Normed, N);
+        _final = Norm(x, _model.Network.FinalNorm);
     }
 
     public override void Logits(int first, int count, Span<float> logits)
     {
-        ArgumentOutOfRangeException.ThrowIfGreaterThan(first + count, _outputs);
+        var rows = _final ?? throw new InvalidOperationException("no batch came before");
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(first + count, rows.Count);
         ArgumentOutOfRangeException.ThrowIfLessThan(logits.Length, (long)count * Config.VocabularySize);
-        fixed (float* y = logits) Multiply(_head, _activations.Normed + ((long)first * Config.HiddenSize), Config.HiddenSize, count, y, null, accumulate: false);
+        fixed (float* y = logits)
+        {
+            Multiply(_matrices[_model.Network.Head.Index]!, rows.Buffer.Floats + ((long)first * rows.Stride), rows.Stride, count, y, null, accumulate: false);
+            if (_model.Network.LogitsCap is not { } cap) return;
+            var start = (nint)y;
+            ForRows(count, 16L * Config.VocabularySize, row => VectorKernels.Cap((float*)start + ((long)row * Config.VocabularySize), Config.VocabularySize, (float)cap));
+        }
     }
 
     protected override void Dispose(bool disposing)
     {
         _pool.Dispose();
-        foreach (var layer in _layers) layer.Dispose();
-        _embedding.Dispose();
-        _head.Dispose();
-        _finalNorm.Dispose();
+        foreach (var part in _matrices.Cast<IDisposable?>().Concat(_vectors).Concat(_buffers).Concat(_scratch).Concat(_angles.Values)) part?.Dispose();
         _cache.Dispose();
-        _activations.Dispose();
-        foreach (var scratch in _scratch) scratch?.Dispose();
         _model.Dispose();
     }
 
-    private void Embed(ReadOnlySpan<int> tokens)
+    public DecodingRows Norm(DecodingRows x, Norm norm)
     {
-        for (var n = 0; n < tokens.Length; n++) _embedding.ReadRow(tokens[n], _activations.Hidden + ((long)n * Config.HiddenSize));
+        var y = Take(x.Count, x.Width);
+        NormRows(x, y, 0, x.Width, norm);
+        return Done(x, y);
     }
 
-    private void FillAngles(ForwardBatch batch)
+    public DecodingRows Linear(DecodingRows x, Linear linear)
     {
-        var half = _inverseFrequencies.Length;
-        foreach (var segment in batch.Segments)
+        var y = Take(x.Count, (int)linear.Outputs);
+        Multiply(_matrices[linear.Matrix.Index]!, x.Buffer.Floats, x.Stride, x.Count, y.Buffer.Floats, Bias(linear), accumulate: false);
+        return Done(x, y);
+    }
+
+    public DecodingRows NormQueriesAndKeys(DecodingRows qkv, Norm queries, Norm keys, AttentionSpec spec)
+    {
+        NormRows(qkv, qkv, 0, spec.Queries, queries);
+        NormRows(qkv, qkv, spec.Queries, spec.KeysValues / 2, keys);
+        return qkv;
+    }
+
+    /// <summary>In the last layer nothing but the outputs' rows is needed after the keys: the result has those alone.</summary>
+    public DecodingRows Attend(DecodingRows qkv, AttentionSpec spec)
+    {
+        var (batch, layer) = _now;
+        var outputsOnly = layer == Config.Layers - 1;
+        var count = outputsOnly ? batch.Outputs.Length : batch.Count;
+        var queries = Take(batch.Count, spec.Heads * _paddedHead);
+        var attended = Take(count, spec.Heads * _paddedHead);
+        var cache = _cache.Bytes + (layer * _layerBytes);
+        PlaceKeysAndQueries(qkv, queries, spec, cache);
+        if (outputsOnly) KeepOutputs(queries);
+        ListUnits(batch, outputsOnly);
+        var longest = 0;
+        foreach (var segment in batch.Segments) longest = Math.Max(longest, segment.Position + segment.Count);
+        var heads = spec.KeyValueHeads;
+        if (_units.Count == 1 && heads == 1) AttendUnit(0, _units[0], 0, longest, cache, queries, attended, spec);
+        else _pool.For(_units.Count * heads, (worker, i) => AttendUnit(worker, _units[i / heads], i % heads, longest, cache, queries, attended, spec));
+        Done(queries, attended);
+        return Done(qkv, _paddedHead == spec.HeadSize ? attended : WithoutPadding(attended, spec));
+    }
+
+    public DecodingRows Gate(DecodingRows gateUp, Activation activation)
+    {
+        var width = gateUp.Width / 2;
+        ForRows(gateUp.Count, 16L * width, row =>
         {
-            for (var t = 0; t < segment.Count; t++)
-            {
-                var cosine = _activations.Cosine + ((long)(segment.Start + t) * half);
-                var sine = _activations.Sine + ((long)(segment.Start + t) * half);
-                for (var i = 0; i < half; i++)
-                {
-                    var angle = (segment.Position + t) * _inverseFrequencies[i];
-                    cosine[i] = (float)(Math.Cos(angle) * _angleFactor);
-                    sine[i] = (float)(Math.Sin(angle) * _angleFactor);
-                }
-            }
+            var gate = gateUp.Buffer.Floats + ((long)row * gateUp.Stride);
+            if (activation == Activation.Silu) VectorKernels.SwiGlu(gate, gate + width, gate, width);
+            else VectorKernels.GeGlu(gate, gate + width, gate, width);
+        });
+        return gateUp with { Width = width };
+    }
+
+    public DecodingRows Add(DecodingRows x, DecodingRows y)
+    {
+        x = AsMany(x, y);
+        ForRows(x.Count, x.Width, row =>
+        {
+            float* to = x.Buffer.Floats + ((long)row * x.Stride), from = y.Buffer.Floats + ((long)row * y.Stride);
+            for (var i = 0; i < x.Width; i++) to[i] += from[i];
+        });
+        return Done(y, x);
+    }
+
+    public DecodingRows AddLinear(DecodingRows x, DecodingRows y, Linear linear)
+    {
+        x = AsMany(x, y);
+        Multiply(_matrices[linear.Matrix.Index]!, y.Buffer.Floats, y.Stride, y.Count, x.Buffer.Floats, Bias(linear), accumulate: true);
+        return Done(y, x);
+    }
+
+    private float* Bias(Linear linear) => linear.Bias is { } bias ? _vectors[bias.Index]!.Floats : null;
+
+    private DecodingRows Take(int count, int width)
+    {
+        if (!_free.TryGetValue(width, out var free)) _free[width] = free = [];
+        if (!free.TryPop(out var buffer)) _buffers.Add(buffer = new NativeBuffer((long)MaxBatchTokens * width * sizeof(float)));
+        return new DecodingRows(buffer, count, width, width);
+    }
+
+    /// <summary>The result of an operation; the operand's buffer is free, save the stream's.</summary>
+    private DecodingRows Done(DecodingRows operand, DecodingRows result)
+    {
+        if (!operand.IsStream) _free[operand.Stride].Push(operand.Buffer);
+        return result;
+    }
+
+    /// <summary>The stream at the rows that an operand still has: all, or the outputs.</summary>
+    private DecodingRows AsMany(DecodingRows x, DecodingRows y)
+    {
+        if (x.Count == y.Count) return x;
+        KeepOutputs(x);
+        return x with { Count = y.Count };
+    }
+
+    /// <summary>Moves the outputs' rows to the front.</summary>
+    private void KeepOutputs(DecodingRows rows)
+    {
+        var outputs = _now.Batch.Outputs;
+        for (var m = 0; m < outputs.Length; m++)
+        {
+            if (outputs[m] == m) continue;
+            new Span<float>(rows.Buffer.Floats + ((long)outputs[m] * rows.Stride), rows.Width).CopyTo(new Span<float>(rows.Buffer.Floats + ((long)m * rows.Stride), rows.Width));
         }
     }
 
-    private void Normalize(float* x, NativeBuffer weight, float* y, int n)
+    private DecodingRows Embed(ReadOnlySpan<int> tokens)
     {
-        var D = Config.HiddenSize;
-        ForRows(n, 4L * D, row => VectorKernels.RmsNorm(x + ((long)row * D), weight.Floats, y + ((long)row * D), D, (float)Config.NormEpsilon));
+        var x = Take(tokens.Length, Config.HiddenSize) with { IsStream = true };
+        for (var n = 0; n < tokens.Length; n++)
+        {
+            var row = x.Buffer.Floats + ((long)n * x.Stride);
+            _matrices[_model.Network.Embedding.Index]!.ReadRow(tokens[n], row);
+            if (_embeddingScale == 1) continue;
+            for (var i = 0; i < x.Width; i++) row[i] *= _embeddingScale;
+        }
+
+        return x;
+    }
+
+    /// <summary>Norms columns in groups of the norm's width.</summary>
+    private void NormRows(DecodingRows x, DecodingRows y, int first, int columns, Norm norm)
+    {
+        var (weight, width) = (_vectors[norm.Weight.Index]!, (int)norm.Width);
+        ForRows(x.Count, 4L * columns, row =>
+        {
+            for (var at = first; at < first + columns; at += width)
+                VectorKernels.RmsNorm(x.Buffer.Floats + ((long)row * x.Stride) + at, weight.Floats, y.Buffer.Floats + ((long)row * y.Stride) + at, width, (float)norm.Epsilon, norm.Shift);
+        });
     }
 
     /// <summary>x rows are xStride apart, and so may have more columns than the matrix; y rows are as long as the matrix has rows.</summary>
-    private void Multiply(KernelMatrix w, float* x, nint xStride, int n, float* y, NativeBuffer? bias, bool accumulate)
+    private void Multiply(KernelMatrix w, float* x, nint xStride, int n, float* y, float* bias, bool accumulate)
     {
-        var b = bias is null ? null : bias.Floats;
+        if (n == 0) return;
         var work = (long)n * w.Rows * w.Columns;
         if (work < MinimumParallelWork || _pool.Threads == 1)
         {
-            w.Multiply(0, w.Rows, x, xStride, n, y, w.Rows, b, accumulate);
+            w.Multiply(0, w.Rows, x, xStride, n, y, w.Rows, bias, accumulate);
             return;
         }
 
         // Several pieces per thread even out delays; multiples of the kernel's 8 rows.
         var piece = Math.Max(16, ((w.Rows / (_pool.Threads * 4)) + 7) & ~7);
         _pool.For((w.Rows + piece - 1) / piece, (_, i) =>
-            w.Multiply(i * piece, Math.Min(w.Rows, (i + 1) * piece), x, xStride, n, y, w.Rows, b, accumulate));
+            w.Multiply(i * piece, Math.Min(w.Rows, (i + 1) * piece), x, xStride, n, y, w.Rows, bias, accumulate));
     }
 
-    /// <summary>Normalizes (where the model does) and rotates queries and keys, and writes keys and values to the cache.</summary>
-    private void PlaceKeysAndQueries(Layer layer, int index, ForwardBatch batch)
+    /// <summary>Rotates and scales queries, rotates keys, and writes keys and values to the cache.</summary>
+    private void PlaceKeysAndQueries(DecodingRows qkv, DecodingRows queries, AttentionSpec spec, byte* cache)
     {
-        var (S, H) = (Config.HeadSize, _paddedHead);
-        var half = S / 2;
-        var scale = 1 / MathF.Sqrt(S);
-        var width = (Config.Heads + (2 * Config.KeyValueHeads)) * S;
-        var cache = _cache.Bytes + (index * _layerBytes);
-        foreach (var segment in batch.Segments)
+        var (S, H, scale) = (spec.HeadSize, _paddedHead, (float)spec.Scale);
+        var angles = spec.Rotation is { } rotation ? _angles[rotation] : null;
+        foreach (var segment in _now.Batch.Segments)
         {
             ClearNewBlocks(segment, cache);
-            ForRows(segment.Count, 8L * width, t =>
+            ForRows(segment.Count, 8L * qkv.Width, t =>
             {
                 var n = segment.Start + t;
-                var qkv = _activations.Qkv + ((long)n * width);
-                var cosine = _activations.Cosine + ((long)n * half);
-                var sine = _activations.Sine + ((long)n * half);
-                for (var head = 0; head < Config.Heads; head++)
+                var row = qkv.Buffer.Floats + ((long)n * qkv.Stride);
+                for (var head = 0; head < spec.Heads; head++)
                 {
-                    var q = qkv + (head * S);
-                    if (layer.QueryNorm is not null) VectorKernels.RmsNorm(q, layer.QueryNorm.Floats, q, S, (float)Config.NormEpsilon);
-                    VectorKernels.Rotate(q, cosine, sine, S);
-                    var target = _activations.Queries + ((((long)n * Config.Heads) + head) * H);
+                    var q = row + (head * S);
+                    angles?.Rotate(q, n);
+                    var target = queries.Buffer.Floats + ((((long)n * spec.Heads) + head) * H);
                     for (var d = 0; d < S; d++) target[d] = q[d] * scale;
+                    // The buffer may have held something else.
+                    new Span<float>(target + S, H - S).Clear();
                 }
 
                 var position = segment.Position + t;
-                var block = cache + (segment.Blocks[position / BlockTokens] * (long)Config.KeyValueHeads * _headBytes);
-                for (var head = 0; head < Config.KeyValueHeads; head++)
+                var block = cache + (segment.Blocks[position / BlockTokens] * (long)spec.KeyValueHeads * _headBytes);
+                for (var head = 0; head < spec.KeyValueHeads; head++)
                 {
-                    var k = qkv + ((Config.Heads + head) * S);
-                    if (layer.KeyNorm is not null) VectorKernels.RmsNorm(k, layer.KeyNorm.Floats, k, S, (float)Config.NormEpsilon);
-                    VectorKernels.Rotate(k, cosine, sine, S);
-                    _attention.Write(block + (head * _headBytes), H, position % BlockTokens, k, qkv + ((Config.Heads + Config.KeyValueHeads + head) * S), S);
+                    var k = row + ((spec.Heads + head) * S);
+                    angles?.Rotate(k, n);
+                    _attention.Write(block + (head * _headBytes), H, position % BlockTokens, k, row + ((spec.Heads + spec.KeyValueHeads + head) * S), S);
                 }
             });
         }
@@ -206,36 +299,6 @@ internal sealed unsafe class KernelDecodingModel : DecodingModel
             for (var head = 0; head < Config.KeyValueHeads; head++)
                 _attention.Clear(cache + (((segment.Blocks[i] * (long)Config.KeyValueHeads) + head) * _headBytes), _paddedHead);
         }
-    }
-
-    /// <summary>After the last layer's keys nothing but the outputs' rows is needed: moves them to the front.</summary>
-    private int KeepOutputs(ForwardBatch batch)
-    {
-        var outputs = batch.Outputs;
-        var hidden = Config.HiddenSize;
-        var queries = Config.Heads * _paddedHead;
-        for (var m = 0; m < outputs.Length; m++)
-        {
-            if (outputs[m] == m) continue;
-            new Span<float>(_activations.Hidden + ((long)outputs[m] * hidden), hidden).CopyTo(new Span<float>(_activations.Hidden + ((long)m * hidden), hidden));
-            new Span<float>(_activations.Queries + ((long)outputs[m] * queries), queries).CopyTo(new Span<float>(_activations.Queries + ((long)m * queries), queries));
-        }
-
-        return outputs.Length;
-    }
-
-    private void Attend(int layer, ForwardBatch batch, bool outputsOnly)
-    {
-        ListUnits(batch, outputsOnly);
-        var cache = _cache.Bytes + (layer * _layerBytes);
-        var heads = Config.KeyValueHeads;
-        var longest = 0;
-        foreach (var segment in batch.Segments) longest = Math.Max(longest, segment.Position + segment.Count);
-        if (_units.Count == 1 && heads == 1)
-            AttendUnit(0, cache, batch, _units[0], 0, longest);
-        else
-            _pool.For(_units.Count * heads, (worker, i) => AttendUnit(worker, cache, batch, _units[i / heads], i % heads, longest));
-        if (_paddedHead != Config.HeadSize) RemovePadding(outputsOnly ? batch.Outputs.Length : batch.Count);
     }
 
     /// <summary>Splits the rows that need attention into runs of one sequence each.</summary>
@@ -258,18 +321,17 @@ internal sealed unsafe class KernelDecodingModel : DecodingModel
         }
     }
 
-    private void AttendUnit(int worker, byte* cache, ForwardBatch batch, AttentionUnit unit, int head, int longest)
+    private void AttendUnit(int worker, AttentionUnit unit, int head, int longest, byte* cache, DecodingRows queryRows, DecodingRows attended, AttentionSpec spec)
     {
-        var segment = batch.Segments[unit.Segment];
-        var H = _paddedHead;
-        var G = Config.Heads / Config.KeyValueHeads;
+        var segment = _now.Batch.Segments[unit.Segment];
+        var (H, G) = (_paddedHead, spec.PerGroup);
         var position = segment.Position + unit.Row - segment.Start;
         var blockCount = (position + unit.Count + BlockTokens - 1) / BlockTokens;
 
         var scratch = Scratch(worker, longest);
         var blocks = (byte**)scratch.Bytes;
         var scores = (float*)(scratch.Bytes + ((nint)((longest + BlockTokens - 1) / BlockTokens) * sizeof(byte*)));
-        for (var b = 0; b < blockCount; b++) blocks[b] = cache + (((segment.Blocks[b] * (long)Config.KeyValueHeads) + head) * _headBytes);
+        for (var b = 0; b < blockCount; b++) blocks[b] = cache + (((segment.Blocks[b] * (long)spec.KeyValueHeads) + head) * _headBytes);
 
         var queries = stackalloc float*[4];
         var outputs = stackalloc float*[4];
@@ -282,14 +344,14 @@ internal sealed unsafe class KernelDecodingModel : DecodingModel
             for (var r = 0; r < tile; r++)
             {
                 var t = (row + r) / G;
-                var offset = (((long)(unit.Compact + t) * Config.Heads) + (head * G) + ((row + r) % G)) * H;
-                queries[r] = _activations.Queries + offset;
-                outputs[r] = _activations.PaddedAttended + offset;
+                var offset = (((long)(unit.Compact + t) * spec.Heads) + (head * G) + ((row + r) % G)) * H;
+                queries[r] = queryRows.Buffer.Floats + offset;
+                outputs[r] = attended.Buffer.Floats + offset;
                 visible[r] = position + t + 1;
-                first[r] = Config.SlidingWindow is { } window ? Math.Max(0, visible[r] - window) : 0;
+                first[r] = spec.Window is { } window ? Math.Max(0, visible[r] - window) : 0;
             }
 
-            _attention.Attend(queries, outputs, first, visible, tile, blocks, H, scores);
+            _attention.Attend(queries, outputs, first, visible, tile, blocks, H, (float)(spec.SoftCap ?? 0), scores);
         }
     }
 
@@ -302,21 +364,13 @@ internal sealed unsafe class KernelDecodingModel : DecodingModel
         return _scratch[worker] = new NativeBuffer(needed * 2);
     }
 
-    private void RemovePadding(int rows)
+    private DecodingRows WithoutPadding(DecodingRows padded, AttentionSpec spec)
     {
-        var (S, H) = (Config.HeadSize, _paddedHead);
-        for (var i = 0L; i < (long)rows * Config.Heads; i++)
-            new Span<float>(_activations.PaddedAttended + (i * H), S).CopyTo(new Span<float>(_activations.Attended + (i * S), S));
-    }
-
-    private void SwiGlu(int n)
-    {
-        var I = Config.IntermediateSize;
-        ForRows(n, 16L * I, row =>
-        {
-            var gate = _activations.GateUp + (row * 2L * I);
-            VectorKernels.SwiGlu(gate, gate + I, gate, I);
-        });
+        var (S, H) = (spec.HeadSize, _paddedHead);
+        var rows = Take(padded.Count, spec.Queries);
+        for (var i = 0L; i < (long)padded.Count * spec.Heads; i++)
+            new Span<float>(padded.Buffer.Floats + (i * H), S).CopyTo(new Span<float>(rows.Buffer.Floats + (i * S), S));
+        return Done(padded, rows);
     }
 
     private void ForRows(int rows, long workPerRow, Action<int> body)
@@ -339,78 +393,45 @@ internal sealed unsafe class KernelDecodingModel : DecodingModel
     /// <param name="Compact">Row of the first in the buffers, which differs once only outputs are kept.</param>
     private readonly record struct AttentionUnit(int Segment, int Row, int Compact, int Count);
 
-    private sealed class Layer(LayerWeights weights, Func<TorchSharp.torch.Tensor, KernelMatrix> matrix) : IDisposable
+    /// <summary>Cosines and sines of a batch's positions, [N, rotated size / 2] each.</summary>
+    private sealed class BatchAngles : IDisposable
     {
-        public NativeBuffer InputNorm { get; } = KernelMatrix.Vector(weights.InputNorm)!;
+        private readonly int _size;
+        private readonly float[] _frequencies;
+        private readonly double _factor;
+        private readonly NativeBuffer _cosine, _sine;
 
-        public KernelMatrix Qkv { get; } = matrix(weights.Qkv);
-
-        public NativeBuffer? QkvBias { get; } = KernelMatrix.Vector(weights.QkvBias);
-
-        public NativeBuffer? QueryNorm { get; } = KernelMatrix.Vector(weights.QueryNorm);
-
-        public NativeBuffer? KeyNorm { get; } = KernelMatrix.Vector(weights.KeyNorm);
-
-        public KernelMatrix Output { get; } = matrix(weights.Output);
-
-        public NativeBuffer PostNorm { get; } = KernelMatrix.Vector(weights.PostNorm)!;
-
-        public KernelMatrix GateUp { get; } = matrix(weights.GateUp);
-
-        public KernelMatrix Down { get; } = matrix(weights.Down);
-
-        public void Dispose()
+        internal BatchAngles(Rotation rotation, int contextLength, int maxTokens)
         {
-            foreach (var part in new IDisposable?[] { InputNorm, Qkv, QkvBias, QueryNorm, KeyNorm, Output, PostNorm, GateUp, Down }) part?.Dispose();
+            (var frequencies, _factor) = rotation.Frequencies(contextLength);
+            (_size, _frequencies) = (rotation.Size, [.. frequencies.Select(frequency => (float)frequency)]);
+            (_cosine, _sine) = (new NativeBuffer((long)maxTokens * _size / 2 * sizeof(float)), new NativeBuffer((long)maxTokens * _size / 2 * sizeof(float)));
         }
-    }
 
-    /// <summary>The batch's intermediate results, [N, ...] each.</summary>
-    private sealed class Activations : IDisposable
-    {
-        private readonly List<NativeBuffer> _buffers = [];
-
-        public Activations(ModelConfig config, int paddedHead, int maxTokens)
+        internal void Fill(ForwardBatch batch)
         {
-            float* Rows(long width)
+            foreach (var segment in batch.Segments)
             {
-                var buffer = new NativeBuffer(maxTokens * width * sizeof(float));
-                _buffers.Add(buffer);
-                return buffer.Floats;
+                for (var t = 0; t < segment.Count; t++)
+                {
+                    var at = (long)(segment.Start + t) * _frequencies.Length;
+                    for (var i = 0; i < _frequencies.Length; i++)
+                    {
+                        var angle = (segment.Position + t) * _frequencies[i];
+                        _cosine.Floats[at + i] = (float)(Math.Cos(angle) * _factor);
+                        _sine.Floats[at + i] = (float)(Math.Sin(angle) * _factor);
+                    }
+                }
             }
-
-            Hidden = Rows(config.HiddenSize);
-            Normed = Rows(config.HiddenSize);
-            Qkv = Rows((config.Heads + (2 * config.KeyValueHeads)) * config.HeadSize);
-            Queries = Rows(config.Heads * paddedHead);
-            PaddedAttended = Rows(config.Heads * paddedHead);
-            Attended = paddedHead == config.HeadSize ? PaddedAttended : Rows(config.Heads * config.HeadSize);
-            GateUp = Rows(2L * config.IntermediateSize);
-            Cosine = Rows(config.HeadSize / 2);
-            Sine = Rows(config.HeadSize / 2);
         }
 
-        public float* Hidden { get; }
-
-        public float* Normed { get; }
-
-        public float* Qkv { get; }
-
-        public float* Queries { get; }
-
-        public float* PaddedAttended { get; }
-
-        public float* Attended { get; }
-
-        public float* GateUp { get; }
-
-        public float* Cosine { get; }
-
-        public float* Sine { get; }
+        internal void Rotate(float* head, int row) =>
+            VectorKernels.Rotate(head, _cosine.Floats + ((long)row * _frequencies.Length), _sine.Floats + ((long)row * _frequencies.Length), _size);
 
         public void Dispose()
         {
-            foreach (var buffer in _buffers) buffer.Dispose();
+            _cosine.Dispose();
+            _sine.Dispose();
         }
     }
 
@@ -423,7 +444,7 @@ internal sealed unsafe class KernelDecodingModel : DecodingModel
 
         void Write(byte* block, int H, int slot, float* key, float* value, int size);
 
-        void Attend(float** queries, float** outputs, int* first, int* visible, int rows, byte** blocks, int H, float* scores);
+        void Attend(float** queries, float** outputs, int* first, int* visible, int rows, byte** blocks, int H, float cap, float* scores);
     }
 
     private sealed class HeadCache<TFormat> : IHeadCache where TFormat : struct, IWritableFormat
@@ -435,7 +456,7 @@ internal sealed unsafe class KernelDecodingModel : DecodingModel
         public void Write(byte* block, int H, int slot, float* key, float* value, int size) =>
             AttentionKernel<TFormat>.Write(block, H, slot, key, value, size);
 
-        public void Attend(float** queries, float** outputs, int* first, int* visible, int rows, byte** blocks, int H, float* scores) =>
-            AttentionKernel<TFormat>.Attend(queries, outputs, first, visible, rows, blocks, H, scores);
+        public void Attend(float** queries, float** outputs, int* first, int* visible, int rows, byte** blocks, int H, float cap, float* scores) =>
+            AttentionKernel<TFormat>.Attend(queries, outputs, first, visible, rows, blocks, H, cap, scores);
     }
 }

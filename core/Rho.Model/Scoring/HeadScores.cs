@@ -22,8 +22,9 @@ internal readonly ref struct RowScores(Span<float> losses, Span<float> entropies
 /// read once for all rows. Sums are float32 whatever the logits' type.
 /// </summary>
 /// <param name="weight">[vocab, hidden]</param>
+/// <param name="cap">logits l become cap * tanh(l / cap)</param>
 /// <param name="logitsBytes">of a block's logits</param>
-internal sealed class HeadScores(Tensor weight, long logitsBytes) : IDisposable
+internal sealed class HeadScores(Tensor weight, double? cap, long logitsBytes) : IDisposable
 {
     private const int LeastBlock = 64;      // no fewer than the largest top-k
 
@@ -51,7 +52,7 @@ internal sealed class HeadScores(Tensor weight, long logitsBytes) : IDisposable
 
     /// <summary>The next block's logits. [rows, columns]</summary>
     private Tensor Logits(Tensor hidden, long first, long columns) =>
-        _logits!.narrow(0, 0, hidden.size(0) * columns).view(hidden.size(0), columns).addmm_(hidden, weight.narrow(0, first, columns).t(), beta: 0);
+        Kernels.Cap_(_logits!.narrow(0, 0, hidden.size(0) * columns).view(hidden.size(0), columns).addmm_(hidden, weight.narrow(0, first, columns).t(), beta: 0), cap);
 
     private void OnCpu(Tensor hidden, ReadOnlySpan<long> targets, RowScores scores, long block)
     {

@@ -1,25 +1,35 @@
+using Rho.Model.Architectures;
 using TorchSharp;
 using static TorchSharp.torch;
 
 namespace Rho.Model.Scoring;
 
+/// <summary>A pass's rows in a buffer.</summary>
+/// <param name="Buffer">[most tokens, width]</param>
+/// <param name="Data">The rows, or the first columns of them. [P, ..]</param>
+/// <param name="IsStream">whether they are used more than once</param>
+internal sealed record PassRows(Tensor Buffer, Tensor Data, bool IsStream = false);
+
 /// <summary>
-/// The forward pass for scoring, pass by pass through all blocks. Activations lie in buffers that are made once, of a pass's size: what
+/// The operations for scoring, pass by pass through all blocks. Activations lie in buffers that are made once, of a pass's size: what
 /// grows with a sequence beyond that are its keys and values, 2 * key-value heads * head size numbers a token and layer.
 /// </summary>
 /// <param name="model">stays the caller's</param>
-// P tokens of a pass, D hidden, N heads, K key-value heads, H head size, F intermediate.
-internal sealed class ScoringForward(LanguageModel model) : IDisposable
+// P tokens of a pass, N heads, K key-value heads, H head size.
+internal sealed class ScoringForward(LanguageModel model) : IOps<PassRows>, IDisposable
 {
-    private Activations? _activations;
+    private readonly List<Tensor> _buffers = [];
+    private readonly List<Tensor> _free = [];
+    private readonly Angles.Cache _angles = new();
     private Tensor[] _earlier = [];         // per layer: keys and values of the cut sequence, not rotated. [tokens, 2 K, H]
-    private float[] _cos = [], _sin = [];   // [positions, H / 2]
+    private int _tokens;                    // most of a pass
+    private (ScoringPlan Plan, ScoringPass Pass, int Layer) _now;
 
     /// <summary>Most tokens of a pass. A larger one does not make the CPU's products faster; accelerators like more at a time.</summary>
     internal static int PassTokens(Device device) => device.type == DeviceType.CPU ? 1024 : 4096;
 
     /// <summary>Bytes of the buffers for activations.</summary>
-    internal long ActivationBytes => _activations?.All.Sum(Bytes) ?? 0;
+    internal long ActivationBytes => _buffers.Sum(Bytes);
 
     /// <summary>Bytes of keys and values kept of the batch's cut sequences: layers * tokens * 2 * key-value heads * head size * element size.</summary>
     internal long KeyValueBytes { get; private set; }
@@ -29,20 +39,15 @@ internal sealed class ScoringForward(LanguageModel model) : IDisposable
     /// <summary>Makes room for a plan's passes.</summary>
     internal void Prepare(ScoringPlan plan)
     {
-        var config = model.Config;
         var tokens = plan.Passes.Max(pass => pass.Count);
-        if (_activations is null || _activations.Tokens < tokens)
+        if (_tokens < tokens)
         {
-            _activations?.Dispose();
-            _activations = new Activations(model, tokens);
+            Free();
+            _tokens = tokens;
         }
 
-        if (_cos.Length < plan.Longest * (config.HeadSize / 2)) (_cos, _sin) = Rotary.Tables(config, plan.Longest);
         if (plan.Kept > 0)
-        {
-            _earlier = [.. model.Layers.Select(_ => empty([plan.Kept, 2 * config.KeyValueHeads, config.HeadSize], model.Dtype, model.Device).DetachFromDisposeScope())];
-        }
-
+            _earlier = [.. model.Network.Attention.Select(spec => empty([plan.Kept, 2 * spec.KeyValueHeads, spec.HeadSize], model.Dtype, model.Device).DetachFromDisposeScope())];
         KeyValueBytes = _earlier.Sum(Bytes);
     }
 
@@ -55,122 +60,123 @@ internal sealed class ScoringForward(LanguageModel model) : IDisposable
 
     /// <summary>The output of the last block, in a buffer that the next pass overwrites. Passes of a plan come in order.</summary>
     /// <param name="tokens">[P]</param>
-    /// <returns>[P, D]</returns>
+    /// <returns>[P, hidden]</returns>
     internal Tensor Run(ScoringPlan plan, ScoringPass pass, ReadOnlySpan<int> tokens, CancellationToken cancellation)
     {
         using var scope = NewDisposeScope();
-        var config = model.Config;
-        var a = _activations!.Of(pass.Count);
-        a.Hidden.copy_(model.Embedding.index_select(0, tensor(tokens.ToArray(), [pass.Count], device: model.Device)));
-        for (var i = 0; i < config.Layers; i++)
+        _free.Clear();
+        _free.AddRange(_buffers);
+        _now = (plan, pass, 0);
+        var x = Take(model.Config.HiddenSize) with { IsStream = true };
+        x.Data.copy_(Kernels.Embed(model, tensor(tokens.ToArray(), [pass.Count], device: model.Device)));
+        foreach (var block in model.Network.Blocks)
         {
             cancellation.ThrowIfCancellationRequested();
-            using var inner = NewDisposeScope();
-            var layer = model.Layers[i];
-            Norm(a.Hidden, layer.InputNorm, a.Normed);
-            if (layer.QkvBias is { } bias) a.Qkv.copy_(bias.expand_as(a.Qkv)).addmm_(a.Normed, layer.Qkv.t());
-            else Multiply(a.Normed, layer.Qkv, a.Qkv);
-            var qkv = a.Qkv.view(pass.Count, -1, config.HeadSize);
-            NormHeads(layer, qkv);
-            Attend(plan, pass, qkv, _earlier.Length == 0 ? null : _earlier[i], a.Attended.view(pass.Count, -1, config.HeadSize));
-            a.Hidden.addmm_(a.Attended, layer.Output.t());
-
-            Norm(a.Hidden, layer.PostNorm, a.Normed);
-            Multiply(a.Normed, layer.GateUp.narrow(0, 0, config.IntermediateSize), a.Gate);
-            Multiply(a.Normed, layer.GateUp.narrow(0, config.IntermediateSize, config.IntermediateSize), a.Up);
-            Kernels.SwiGlu_(a.Gate, a.Up);
-            a.Hidden.addmm_(a.Gate, layer.Down.t());
+            x = block.Run(this, x);
+            _now.Layer++;
         }
 
-        return a.Hidden.MoveToOuterDisposeScope();
+        return x.Data.MoveToOuterDisposeScope();
     }
 
-    /// <summary>y = x weight^T. [P, I], [O, I] to [P, O]</summary>
-    private static void Multiply(Tensor x, Tensor weight, Tensor y) => y.addmm_(x, weight.t(), beta: 0);
-
-    private void Norm(Tensor x, Tensor weight, Tensor y) => Kernels.RmsNorm(x, weight, model.Config.NormEpsilon, y);
-
-    /// <summary>Norms queries and keys in place, where the model does. [P, N + 2 K, H]</summary>
-    private void NormHeads(LayerWeights layer, Tensor qkv)
+    public PassRows Norm(PassRows x, Norm norm)
     {
-        if (layer.QueryNorm is not { } queryNorm || layer.KeyNorm is not { } keyNorm) return;
-        var (query, key) = (qkv.narrow(1, 0, model.Config.Heads), qkv.narrow(1, model.Config.Heads, model.Config.KeyValueHeads));
-        query.copy_(Kernels.RmsNorm(query, queryNorm, model.Config.NormEpsilon));
-        key.copy_(Kernels.RmsNorm(key, keyNorm, model.Config.NormEpsilon));
+        var y = Take(x.Data.size(1));
+        Kernels.RmsNorm(x.Data, model[norm.Weight], norm, y.Data);
+        return Done(x, y);
     }
 
-    /// <summary>softmax(Q K^T / sqrt(H)) V within each piece's sequence.</summary>
-    /// <param name="qkv">[P, N + 2 K, H]</param>
-    /// <param name="earlier">the layer's keys and values of the cut sequence; the pass's are added. [tokens, 2 K, H]</param>
-    /// <param name="attended">[P, N, H], written</param>
-    private void Attend(ScoringPlan plan, ScoringPass pass, Tensor qkv, Tensor? earlier, Tensor attended)
+    public PassRows Linear(PassRows x, Linear linear)
     {
-        var config = model.Config;
+        var y = Take(linear.Outputs);
+        if (linear.Bias is { } bias) y.Data.copy_(model[bias].expand_as(y.Data));
+        y.Data.addmm_(x.Data, model[linear.Matrix].t(), beta: linear.Bias is null ? 0 : 1);
+        return Done(x, y);
+    }
+
+    public PassRows NormQueriesAndKeys(PassRows qkv, Norm queries, Norm keys, AttentionSpec spec)
+    {
+        Kernels.RmsNorm_(qkv.Data.narrow(1, 0, spec.Queries), model[queries.Weight], queries);
+        Kernels.RmsNorm_(qkv.Data.narrow(1, spec.Queries, spec.KeysValues / 2), model[keys.Weight], keys);
+        return qkv;
+    }
+
+    public PassRows Attend(PassRows qkv, AttentionSpec spec)
+    {
+        var (plan, pass, layer) = _now;
+        var y = Take(spec.Queries);
+        var (rows, attended) = (qkv.Data.view(pass.Count, spec.Columns, spec.HeadSize), y.Data.view(pass.Count, spec.Heads, spec.HeadSize));
+        var earlier = _earlier.Length == 0 ? null : _earlier[layer];
         foreach (var piece in pass.Pieces)
         {
             if (piece.GoesOn)
-                earlier!.narrow(0, piece.Position, piece.Count).copy_(qkv.narrow(0, piece.Start, piece.Count).narrow(1, config.Heads, 2 * config.KeyValueHeads));
+                earlier!.narrow(0, piece.Position, piece.Count).copy_(rows.narrow(0, piece.Start, piece.Count).narrow(1, spec.Heads, 2 * spec.KeyValueHeads));
         }
 
-        var context = new PieceContext(config, pass, plan.FirstSeen, _cos, _sin);
-        if (Cpu.PieceAttention.Fits(config, qkv, earlier)) Cpu.PieceAttention.Attend(context, qkv, earlier, attended);
-        else TorchPieceAttention.Attend(context, qkv, earlier, attended);
+        var context = new PieceContext(spec, pass, plan.Visibility.FirstSeen(spec.Window), _angles.Of(spec.Rotation, plan.Visibility.Longest));
+        if (Cpu.PieceAttention.Fits(context, rows, earlier)) Cpu.PieceAttention.Attend(context, rows, earlier, attended);
+        else TorchPieceAttention.Attend(context, rows, earlier, attended);
+        return Done(qkv, y);
+    }
+
+    public PassRows Gate(PassRows gateUp, Activation activation)
+    {
+        var y = gateUp with { Data = gateUp.Data.narrow(1, 0, gateUp.Data.size(1) / 2) };
+        Kernels.Gate(gateUp.Data, activation, y.Data);
+        return y;
+    }
+
+    public PassRows Add(PassRows x, PassRows y)
+    {
+        x.Data.add_(y.Data);
+        return Done(y, x);
+    }
+
+    public PassRows AddLinear(PassRows x, PassRows y, Linear linear)
+    {
+        x.Data.addmm_(y.Data, model[linear.Matrix].t());
+        if (linear.Bias is { } bias) x.Data.add_(model[bias]);
+        return Done(y, x);
+    }
+
+    private PassRows Take(long width)
+    {
+        var i = _free.FindIndex(buffer => buffer.size(1) == width);
+        if (i < 0)
+        {
+            _buffers.Add(empty([_tokens, width], model.Dtype, model.Device).DetachFromDisposeScope());
+            _free.Add(_buffers[^1]);
+            i = _free.Count - 1;
+        }
+
+        var buffer = _free[i];
+        _free.RemoveAt(i);
+        return new PassRows(buffer, buffer.narrow(0, 0, _now.Pass.Count));
+    }
+
+    /// <summary>The result of an operation; the operand's buffer is free, save the stream's.</summary>
+    private PassRows Done(PassRows operand, PassRows result)
+    {
+        if (!operand.IsStream) _free.Add(operand.Buffer);
+        return result;
+    }
+
+    private void Free()
+    {
+        foreach (var buffer in _buffers) buffer.Dispose();
+        _buffers.Clear();
     }
 
     public void Dispose()
     {
         Finish();
-        _activations?.Dispose();
-    }
-
-    /// <summary>Buffers of a pass.</summary>
-    private sealed class Activations : IDisposable
-    {
-        internal Activations(LanguageModel model, int tokens)
-        {
-            var config = model.Config;
-            Tensor Buffer(int width) => empty([tokens, width], model.Dtype, model.Device).DetachFromDisposeScope();
-            Tokens = tokens;
-            Hidden = Buffer(config.HiddenSize);
-            Normed = Buffer(config.HiddenSize);
-            Qkv = Buffer(config.QueryKeyValueRows);
-            Attended = Buffer(config.Heads * config.HeadSize);
-            Gate = Buffer(config.IntermediateSize);
-            Up = Buffer(config.IntermediateSize);
-        }
-
-        private Activations(Activations whole, int tokens)
-        {
-            Tokens = tokens;
-            (Hidden, Normed, Qkv) = (whole.Hidden.narrow(0, 0, tokens), whole.Normed.narrow(0, 0, tokens), whole.Qkv.narrow(0, 0, tokens));
-            (Attended, Gate, Up) = (whole.Attended.narrow(0, 0, tokens), whole.Gate.narrow(0, 0, tokens), whole.Up.narrow(0, 0, tokens));
-        }
-
-        internal int Tokens { get; }
-        internal Tensor Hidden { get; }     // [P, D]
-        internal Tensor Normed { get; }     // [P, D]
-        internal Tensor Qkv { get; }        // [P, (N + 2 K) * H]
-        internal Tensor Attended { get; }   // [P, N * H]
-        internal Tensor Gate { get; }       // [P, F]
-        internal Tensor Up { get; }         // [P, F]
-
-        internal Tensor[] All => [Hidden, Normed, Qkv, Attended, Gate, Up];
-
-        /// <summary>Their first rows, in the caller's dispose scope.</summary>
-        internal Activations Of(int tokens) => new(this, tokens);
-
-        public void Dispose()
-        {
-            foreach (var buffer in All) buffer.Dispose();
-        }
+        Free();
     }
 }
 
 /// <summary>What attention over a pass's pieces needs to know besides the numbers.</summary>
-/// <param name="FirstSeen">as <see cref="ScoringPlan.FirstSeen"/>: of the whole batch</param>
-/// <param name="Cos">[positions, headSize / 2]</param>
-/// <param name="Sin">[positions, headSize / 2]</param>
-internal sealed record PieceContext(ModelConfig Config, ScoringPass Pass, int[]? FirstSeen, float[] Cos, float[] Sin)
+/// <param name="FirstSeen">as <see cref="Visibility.FirstSeen"/>: of the whole batch</param>
+internal sealed record PieceContext(AttentionSpec Spec, ScoringPass Pass, int[]? FirstSeen, Angles Angles)
 {
     /// <summary>The earliest position that a piece's token sees.</summary>
     internal int First(in SequencePiece piece, int token) => FirstSeen is { } first ? first[Pass.Start + piece.Start + token] : 0;

@@ -1,5 +1,4 @@
 using static TorchSharp.torch;
-using static TorchSharp.torch.nn.functional;
 
 namespace Rho.Model.Scoring;
 
@@ -28,41 +27,37 @@ internal static class TorchPieceAttention
     // B pieces of T tokens, S keys each.
     private static void Attend(PieceContext context, SequencePiece piece, int count, Tensor qkv, Tensor? earlier, Tensor attended)
     {
-        var config = context.Config;
-        var (heads, keyValueHeads, length) = (config.Heads, config.KeyValueHeads, piece.Count);
+        var (spec, length) = (context.Spec, piece.Count);
         var keys = piece.Position + length;
-        var rows = qkv.narrow(0, piece.Start, (long)count * length).view(count, length, heads + (2 * keyValueHeads), config.HeadSize);
-        var output = attended.narrow(0, piece.Start, (long)count * length).view(count, length, heads, config.HeadSize);
-        var keyValues = rows.narrow(2, heads, 2 * keyValueHeads);                               // [B, T, 2 K, H]
+        var rows = qkv.narrow(0, piece.Start, (long)count * length).view(count, length, spec.Columns, spec.HeadSize);
+        var output = attended.narrow(0, piece.Start, (long)count * length).view(count, length, spec.Heads, spec.HeadSize);
+        var keyValues = rows.narrow(2, spec.Heads, 2 * spec.KeyValueHeads);                     // [B, T, 2 K, H]
         if (piece.Position > 0) keyValues = cat([earlier!.narrow(0, 0, piece.Position).unsqueeze(0), keyValues], 1); // [1, S, 2 K, H]
-        var half = config.HeadSize / 2;
-        var cos = tensor(context.Cos.AsSpan(0, keys * half).ToArray(), [keys, half], qkv.dtype, qkv.device);
-        var sin = tensor(context.Sin.AsSpan(0, keys * half).ToArray(), [keys, half], qkv.dtype, qkv.device);
-        var query = Kernels.Rotate(rows.narrow(2, 0, heads), (cos.narrow(0, piece.Position, length), sin.narrow(0, piece.Position, length))).transpose(1, 2); // [B, N, T, H]
-        var key = Kernels.Repeat(Kernels.Rotate(keyValues.narrow(2, 0, keyValueHeads), (cos, sin)).transpose(1, 2), heads / keyValueHeads); // [B, N, S, H]
-        var value = Kernels.Repeat(keyValues.narrow(2, keyValueHeads, keyValueHeads).transpose(1, 2), heads / keyValueHeads);           // [B, N, S, H]
-        if (piece.Position == 0 && context.FirstSeen is null)
+        var query = context.Angles.Rotate(rows.narrow(2, 0, spec.Heads), piece.Position, length).transpose(1, 2); // [B, N, T, H]
+        var key = context.Angles.Rotate(keyValues.narrow(2, 0, spec.KeyValueHeads), 0, keys).transpose(1, 2); // [B, K, S, H]
+        var value = keyValues.narrow(2, spec.KeyValueHeads, spec.KeyValueHeads).transpose(1, 2); // [B, K, S, H]
+        if (piece.Position == 0 && context.FirstSeen is null && spec.SoftCap is null)
         {
-            output.copy_(scaled_dot_product_attention(query, key, value, is_casual: true).transpose(1, 2));
+            output.copy_(TorchAttention.Attend(spec, query, key, value, null).transpose(1, 2));
             return;
         }
 
-        var step = (int)Math.Clamp(ScoreBytes / (4L * count * heads * keys), 1, length);
+        var step = (int)Math.Clamp(ScoreBytes / (4L * count * spec.Heads * keys), 1, length);
         var position = arange(keys, ScalarType.Int32, qkv.device);
         for (var start = 0; start < length; start += step)
         {
             using var scope = NewDisposeScope();
             var taken = Math.Min(step, length - start);
-            var mask = position.le(position.narrow(0, piece.Position + start, taken).unsqueeze(-1));   // [taken, S]
+            var seen = position.le(position.narrow(0, piece.Position + start, taken).unsqueeze(-1));   // [taken, S]
             if (context.FirstSeen is not null)
             {
                 var first = new int[count * taken];
                 for (var b = 0; b < count; b++)
                     for (var t = 0; t < taken; t++) first[(b * taken) + t] = context.First(piece, (b * length) + start + t);
-                mask = mask.logical_and(position.ge(tensor(first, [count, 1, taken, 1], device: qkv.device))); // [B, 1, taken, S]
+                seen = seen.logical_and(position.ge(tensor(first, [count, 1, taken, 1], device: qkv.device))); // [B, 1, taken, S]
             }
 
-            output.narrow(1, start, taken).copy_(scaled_dot_product_attention(query.narrow(2, start, taken), key, value, mask).transpose(1, 2));
+            output.narrow(1, start, taken).copy_(TorchAttention.Attend(spec, query.narrow(2, start, taken), key, value, seen).transpose(1, 2));
         }
     }
 }

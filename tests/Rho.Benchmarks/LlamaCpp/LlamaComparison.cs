@@ -177,7 +177,8 @@ internal static class LlamaComparison
         var model = LanguageModel.Create(sizes.Config(Longest), seed: 0, CPU, ComputeType.Float32);
         using var guard = no_grad();
         using var scope = NewDisposeScope();
-        foreach (var layer in model.Layers) layer.Qkv.narrow(0, 0, (sizes.Heads + sizes.KeyValueHeads) * model.Config.HeadSize).mul_(3);
+        foreach (var span in model.Layout.Spans.Where(span => span.Name.EndsWith("q_proj.weight", StringComparison.Ordinal) || span.Name.EndsWith("k_proj.weight", StringComparison.Ordinal)))
+            model.Flat.narrow(0, span.Offset, span.Count).mul_(3);
         return model;
     }
 

@@ -32,14 +32,15 @@ internal static unsafe class AttentionKernel<TFormat> where TFormat : struct, IW
     }
 
     /// <summary>Attention of up to four query rows.</summary>
-    /// <param name="queries">Rows' queries, H floats each, already scaled by 1/sqrt(head size).</param>
+    /// <param name="queries">Rows' queries, H floats each, already scaled.</param>
     /// <param name="outputs">Where each row's H floats go.</param>
     /// <param name="first">Per row: the first position it sees (above 0 for sliding windows).</param>
     /// <param name="visible">Per row: one past the last position it sees.</param>
     /// <param name="rows">1 to 4.</param>
     /// <param name="blocks">Addresses of the sequence's blocks for this layer and head.</param>
+    /// <param name="cap">Scores s become cap * tanh(s / cap); 0 for none.</param>
     /// <param name="scores">Room for 4 * (positions rounded up to 32) floats.</param>
-    public static void Attend(float** queries, float** outputs, int* first, int* visible, int rows, byte** blocks, int H, float* scores)
+    public static void Attend(float** queries, float** outputs, int* first, int* visible, int rows, byte** blocks, int H, float cap, float* scores)
     {
         var longest = 0;
         var earliest = int.MaxValue;
@@ -58,6 +59,7 @@ internal static unsafe class AttentionKernel<TFormat> where TFormat : struct, IW
         else
             Scores4(queries[0], queries[1], queries[rows > 2 ? 2 : 1], queries[rows > 3 ? 3 : 1], blocks, firstBlock, blockCount, H, scores, stride);
 
+        if (cap > 0) VectorKernels.Cap(scores, rows * stride, cap);
         var scale = stackalloc float[RowTile];
         for (var r = 0; r < rows; r++)
             scale[r] = 1 / Softmax(scores + (r * stride), first[r] - (firstBlock * BlockTokens), visible[r] - (firstBlock * BlockTokens), stride);

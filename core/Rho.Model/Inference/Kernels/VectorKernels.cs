@@ -8,9 +8,9 @@ internal static unsafe class VectorKernels
 {
     private const int Lanes = 16;
 
-    /// <summary>y = x / sqrt(mean(x^2) + epsilon) * weight. x and y may be the same.</summary>
+    /// <summary>y = x / sqrt(mean(x^2) + epsilon) * (weight + shift). x and y may be the same.</summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    public static void RmsNorm(float* x, float* weight, float* y, int length, float epsilon)
+    public static void RmsNorm(float* x, float* weight, float* y, int length, float epsilon, float shift = 0)
     {
         var sums = Vector512<float>.Zero;
         var i = 0;
@@ -24,8 +24,8 @@ internal static unsafe class VectorKernels
         for (; i < length; i++) sum += x[i] * x[i];
 
         var scale = 1 / MathF.Sqrt((sum / length) + epsilon);
-        for (i = 0; i + Lanes <= length; i += Lanes) (Vector512.Load(x + i) * scale * Vector512.Load(weight + i)).Store(y + i);
-        for (; i < length; i++) y[i] = x[i] * scale * weight[i];
+        for (i = 0; i + Lanes <= length; i += Lanes) (Vector512.Load(x + i) * scale * (Vector512.Load(weight + i) + Vector512.Create(shift))).Store(y + i);
+        for (; i < length; i++) y[i] = x[i] * scale * (weight[i] + shift);
     }
 
     /// <summary>Rotates the pairs (x[i], x[i + size/2]) by the angles whose cosines and sines are given, size/2 of each.</summary>
@@ -62,6 +62,32 @@ internal static unsafe class VectorKernels
         }
 
         for (; i < length; i++) y[i] = gate[i] / (1 + MathF.Exp(-gate[i])) * up[i];
+    }
+
+    /// <summary>y = gelu(gate) * up, gelu by its tanh form. y may be either input.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    public static void GeGlu(float* gate, float* up, float* y, int length)
+    {
+        const float root = 0.7978845608f, a = 0.044715f;
+        var i = 0;
+        for (; i + Lanes <= length; i += Lanes)
+        {
+            var g = Vector512.Load(gate + i);
+            var inner = g * (Vector512<float>.One + (g * g * a)) * root;
+            // (1 + tanh(u)) / 2 is the logistic function of 2 u.
+            (g / (Vector512<float>.One + Exp(inner * -2f)) * Vector512.Load(up + i)).Store(y + i);
+        }
+
+        for (; i < length; i++) y[i] = gate[i] / (1 + MathF.Exp(-2 * root * (gate[i] + (a * gate[i] * gate[i] * gate[i])))) * up[i];
+    }
+
+    /// <summary>x = cap * tanh(x / cap)</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    public static void Cap(float* x, int length, float cap)
+    {
+        var i = 0;
+        for (; i + Lanes <= length; i += Lanes) (Cpu.Activations.Tanh(Vector512.Load(x + i) * (1 / cap)) * cap).Store(x + i);
+        for (; i < length; i++) x[i] = cap * MathF.Tanh(x[i] / cap);
     }
 
     /// <summary>

@@ -4,7 +4,7 @@ using static TorchSharp.torch;
 namespace Rho.Model.Tests;
 
 /// <summary>What is not computed at unselected positions is exactly what is zero there.</summary>
-public class LastBlockTests
+public sealed class SelectionGradientTests
 {
     private static float[] Gradients(TrainingModel model, TokenBatch batch, Func<int, float> weigh)
     {
