@@ -1,7 +1,7 @@
 using System.Collections.Concurrent;
 using System.Diagnostics;
 using System.Text.Json;
-using Rho.Data;
+using Rho.Formats;
 
 namespace Rho.Client;
 

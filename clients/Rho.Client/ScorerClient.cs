@@ -6,9 +6,9 @@ using System.Threading.Channels;
 using Grpc.Core;
 using Polly;
 using Polly.Retry;
-using Rho.Data;
+using Rho.Formats;
 using Rho.Protocol.Scoring.V1;
-using LossEncoding = Rho.Data.LossEncoding;
+using LossEncoding = Rho.Formats.LossEncoding;
 
 namespace Rho.Client;
 

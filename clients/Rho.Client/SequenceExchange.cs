@@ -4,9 +4,9 @@ using System.Runtime.InteropServices;
 using System.Threading.Channels;
 using Google.Protobuf;
 using Grpc.Core;
-using Rho.Data;
+using Rho.Formats;
 using Rho.Protocol.Scoring.V1;
-using LossEncoding = Rho.Data.LossEncoding;
+using LossEncoding = Rho.Formats.LossEncoding;
 
 namespace Rho.Client;
 

@@ -1,7 +1,7 @@
 using System.Buffers;
 using System.Runtime.CompilerServices;
 using System.Security.Cryptography;
-using Rho.Data;
+using Rho.Formats;
 using Rho.Protocol.Scoring.V1;
 
 namespace Rho.Client;

@@ -2,7 +2,7 @@ using System.Diagnostics;
 using System.Runtime.CompilerServices;
 using Google.Protobuf;
 using Grpc.Core;
-using Rho.Data;
+using Rho.Formats;
 using Rho.Protocol.Scoring.V1;
 using WireBlock = Rho.Protocol.Scoring.V1.LossBlock;
 

@@ -1,4 +1,4 @@
-using Rho.Data;
+using Rho.Formats;
 using Rho.Protocol.Scoring.V1;
 
 namespace Rho.Client;

@@ -1,6 +1,7 @@
 using System.Buffers.Binary;
 using System.Diagnostics;
 using System.Runtime.InteropServices;
+using Rho.Formats;
 using Rho.Tokenization;
 
 namespace Rho.Data;
@@ -237,9 +238,9 @@ internal sealed class CorpusBuild : IDisposable
             _hashes = new FileStream(path, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.Read, bufferSize: 0);
             if (_hashes.Length < _state.HashesLength) throw new RhoException($"{path}: is shorter than the interrupted build left it; delete {_workFolder} to start anew");
             _hashes.SetLength(_state.HashesLength);
-            var hashes = new byte[Batch.HashBytes << 12];
+            var hashes = new byte[DocumentBatch.HashBytes << 12];
             for (int read; (read = _hashes.ReadAtLeast(hashes, hashes.Length, throwOnEndOfStream: false)) > 0;)
-                for (var i = 0; i < read; i += Batch.HashBytes) _duplicates.Add(hashes.AsSpan(i, Batch.HashBytes));
+                for (var i = 0; i < read; i += DocumentBatch.HashBytes) _duplicates.Add(hashes.AsSpan(i, DocumentBatch.HashBytes));
         }
         catch (IOException e)
         {
@@ -255,7 +256,7 @@ internal sealed class CorpusBuild : IDisposable
         return (int)Math.Clamp(text / (Narrow ? 2 : 1) / BucketBytes + 1, 1, 4096);
     }
 
-    private void Handle(Batch batch)
+    private void Handle(DocumentBatch batch)
     {
         var file = _files[batch.Source][batch.File];
         if ((batch.Source, batch.File) != (_state.Source, _state.File)) _state.FileDocuments = 0;
@@ -270,9 +271,9 @@ internal sealed class CorpusBuild : IDisposable
                 continue;
             }
 
-            Add(batch.Source, document, tokens[..document.Tokens], hashes[..Batch.HashBytes]);
+            Add(batch.Source, document, tokens[..document.Tokens], hashes[..DocumentBatch.HashBytes]);
             tokens = tokens[document.Tokens..];
-            hashes = hashes[Batch.HashBytes..];
+            hashes = hashes[DocumentBatch.HashBytes..];
         }
 
         if (batch.EndsFile)
@@ -418,7 +419,7 @@ internal sealed class CorpusBuild : IDisposable
 
     private string NameOf(int source) => _options.Sources[source].Name ?? _options.Sources[source].Paths[0];
 
-    private void ReportReading(Batch batch)
+    private void ReportReading(DocumentBatch batch)
     {
         var (done, total) = (_bytesBefore[batch.Source][batch.File] + batch.FilePosition, _bytesBefore[^1][^1]);
         Report(CorpusStage.Tokenizing, done, total, _state.Sources.Sum(source => source.Documents), _state.Sources.Sum(source => source.Tokens), last: done == total);

@@ -1,3 +1,4 @@
+using Rho.Formats;
 using Rho.Tokenization;
 
 namespace Rho.Data;

@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using Rho.Formats;
 
 namespace Rho.Data;
 

@@ -1,7 +1,7 @@
 using System.Text.Json;
 using System.Text.Json.Nodes;
-using Rho.Data;
-using Rho.Data.Torch;
+using Rho.Formats;
+using Rho.Formats.Torch;
 using Rho.Tokenization;
 using static TorchSharp.torch;
 

@@ -67,7 +67,7 @@ public static class TopK
             {
                 var key = Key(scores[i]);
                 if (key == 0) continue;
-                if (tokens != null) tokens[n] = sizes[i];
+                if (tokens is not null) tokens[n] = sizes[i];
                 keys[n++] = key;
             }
 
@@ -89,7 +89,7 @@ public static class TopK
                 for (var i = 0; i < n; i++)
                 {
                     if (((keys[i] >> shift) & (Bins - 1)) != bin) continue;
-                    if (tokens != null) tokens[kept] = tokens[i];
+                    if (tokens is not null) tokens[kept] = tokens[i];
                     keys[kept++] = keys[i];
                 }
 
@@ -99,7 +99,7 @@ public static class TopK
         finally
         {
             ArrayPool<uint>.Shared.Return(keys);
-            if (tokens != null) ArrayPool<int>.Shared.Return(tokens);
+            if (tokens is not null) ArrayPool<int>.Shared.Return(tokens);
         }
     }
 

@@ -330,7 +330,7 @@ internal sealed class ReplaceDecoder(TextPattern pattern, string content) : Deco
     public override string Spell(string token)
     {
         if (pattern is LiteralPattern literal) return token.Replace(literal.Text, content, StringComparison.Ordinal);
-        var stretches = new List<Stretch>();
+        var stretches = new List<TextSpan>();
         pattern.Find(token, stretches);
         return string.Concat(stretches.Select(stretch => stretch.IsMatch ? content : token[stretch.Start..stretch.End]));
     }

@@ -132,7 +132,7 @@ internal sealed class ReplaceNormalizer(TextPattern pattern, string content) : N
             return true;
         }
 
-        var stretches = new List<Stretch>();
+        var stretches = new List<TextSpan>();
         pattern.Find(source.Text, stretches);
         foreach (var (start, end, isMatch) in stretches)
         {

@@ -7,7 +7,7 @@ internal sealed class Pieces
 {
     private Passage _spareText = new();
     private Passage _rewritten = new();
-    private readonly List<Stretch> _stretches = [];
+    private readonly List<TextSpan> _stretches = [];
     private List<(int Start, int End)> _spareRanges = [];
 
     /// <summary>What the ranges are ranges of: the source, or what pre-tokenizers made of it.</summary>

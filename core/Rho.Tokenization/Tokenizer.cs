@@ -1,5 +1,6 @@
 using System.Buffers;
 using System.Text;
+using Rho.Jinja;
 
 namespace Rho.Tokenization;
 

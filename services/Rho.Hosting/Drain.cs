@@ -13,32 +13,32 @@ internal sealed partial class Drain(ServiceHealth health, RunningCalls calls, Rh
     /// <summary>Between the end of the last call and that of its connection: a server that closes at once may lose the call's status on its way out.</summary>
     private static readonly TimeSpan Linger = TimeSpan.FromMilliseconds(100);
 
-    public async Task StoppingAsync(CancellationToken cancellationToken)
+    public async Task StoppingAsync(CancellationToken cancellation)
     {
         Stopping(options.Service, options.DrainTimeout.TotalSeconds);
         health.Stop();
-        await Task.Delay(options.DrainDelay, time, cancellationToken).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        await Task.Delay(options.DrainDelay, time, cancellation).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         health.EndStreams();
         var ended = calls.Ended();
         if (ended.IsCompleted) return;
-        await ended.WaitAsync(cancellationToken).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
-        await Task.Delay(Linger, cancellationToken).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        await ended.WaitAsync(cancellation).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        await Task.Delay(Linger, cancellation).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
     }
 
-    public Task StoppedAsync(CancellationToken cancellationToken)
+    public Task StoppedAsync(CancellationToken cancellation)
     {
-        if (cancellationToken.IsCancellationRequested) Cut(options.Service, options.DrainTimeout.TotalSeconds);
+        if (cancellation.IsCancellationRequested) Cut(options.Service, options.DrainTimeout.TotalSeconds);
         else Stopped(options.Service);
         return Task.CompletedTask;
     }
 
-    public Task StartingAsync(CancellationToken cancellationToken) => Task.CompletedTask;
+    public Task StartingAsync(CancellationToken cancellation) => Task.CompletedTask;
 
-    public Task StartAsync(CancellationToken cancellationToken) => Task.CompletedTask;
+    public Task StartAsync(CancellationToken cancellation) => Task.CompletedTask;
 
-    public Task StartedAsync(CancellationToken cancellationToken) => Task.CompletedTask;
+    public Task StartedAsync(CancellationToken cancellation) => Task.CompletedTask;
 
-    public Task StopAsync(CancellationToken cancellationToken) => Task.CompletedTask;
+    public Task StopAsync(CancellationToken cancellation) => Task.CompletedTask;
 
     [LoggerMessage(LogLevel.Information, "{Service} stops; running calls have {Seconds} s to finish")]
     private partial void Stopping(string service, double seconds);

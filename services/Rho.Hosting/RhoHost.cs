@@ -26,7 +26,7 @@ public sealed record RhoAddresses(Uri? Grpc, Uri? Http);
 /// await using var app = builder.Build();
 /// app.MapRhoDefaults();
 /// app.MapGrpcService&lt;ScoringService&gt;();
-/// await app.RunRhoAsync(cancellationToken);
+/// await app.RunRhoAsync(cancellation);
 /// </code>
 /// </summary>
 public static partial class RhoHost
@@ -103,12 +103,12 @@ public static partial class RhoHost
     }
 
     /// <summary>Starts a service. Throws <see cref="RhoException"/> when a port is in use or cannot be bound.</summary>
-    public static async Task StartRhoAsync(this WebApplication app, CancellationToken cancellationToken = default)
+    public static async Task StartRhoAsync(this WebApplication app, CancellationToken cancellation = default)
     {
         var options = app.Services.GetRequiredService<RhoHostOptions>();
         try
         {
-            await app.StartAsync(cancellationToken);
+            await app.StartAsync(cancellation);
         }
         catch (Exception exception) when (exception is SocketException or IOException { InnerException: AddressInUseException or SocketException })
         {
@@ -125,12 +125,12 @@ public static partial class RhoHost
     /// Starts a service and runs it until SIGTERM, SIGINT or the token stops it, with an orderly end. Throws what
     /// <see cref="StartRhoAsync"/> throws, and what broke a background service, if that was the end.
     /// </summary>
-    public static async Task RunRhoAsync(this WebApplication app, CancellationToken cancellationToken = default)
+    public static async Task RunRhoAsync(this WebApplication app, CancellationToken cancellation = default)
     {
         try
         {
-            await app.StartRhoAsync(cancellationToken);
-            await app.WaitForShutdownAsync(cancellationToken);
+            await app.StartRhoAsync(cancellation);
+            await app.WaitForShutdownAsync(cancellation);
         }
         catch (OperationCanceledException) when (BrokenServices(app).Any())
         {

@@ -1,4 +1,4 @@
-using Rho.Data;
+using Rho.Formats;
 
 namespace Rho.Scoring;
 

@@ -35,7 +35,7 @@ internal static class ServingLoad
         var folder = Directory.CreateTempSubdirectory("rho-load-").FullName;
         try
         {
-            var tokenizer = Generation.SmallTokenizer();
+            var tokenizer = GenerationSpeed.SmallTokenizer();
             var config = sizes.Config(2048);
             using (var model = LanguageModel.Create(config, 0, CPU, ComputeType.Float32)) model.Save(Path.Combine(folder, "model"), tokenizer);
             var options = new ServingOptions

@@ -1,6 +1,6 @@
 using System.CommandLine;
 using System.Globalization;
-using Rho.Data;
+using Rho.Formats;
 using Rho.Model;
 using Rho.Model.Inference;
 using static TorchSharp.torch;

@@ -38,7 +38,7 @@ internal static class Worker
         var made = sizes.Tokens;
         if (mode.StartsWith("generate-batch-", StringComparison.Ordinal))
         {
-            (step, made) = Generation.Step(config, compute, device, int.Parse(mode["generate-batch-".Length..], CultureInfo.InvariantCulture));
+            (step, made) = GenerationSpeed.Step(config, compute, device, int.Parse(mode["generate-batch-".Length..], CultureInfo.InvariantCulture));
         }
         else if (mode == "score")
         {

@@ -1,4 +1,4 @@
-using Rho.Data;
+using Rho.Formats;
 using Rho.Model;
 using Rho.Scoring;
 using Rho.TestSupport;

@@ -1,6 +1,8 @@
 using System.IO.Compression;
 using System.Text;
 using System.Text.Json;
+using Rho.Formats;
+using Rho.TestSupport;
 using Rho.Tokenization;
 
 namespace Rho.Data.Tests;
@@ -55,7 +57,7 @@ public sealed class CorpusBuilderTests : IDisposable
     [Fact]
     public async Task Build_Conversations_GoThroughTheChatTemplate()
     {
-        var directory = _folder.File("chat-tokenizer");
+        var directory = _folder["chat-tokenizer"];
         BpeTrainer.Train([string.Join(' ', Words(5, 300))], new BpeTrainerOptions { VocabularySize = 400, SpecialTokens = ["<|im_start|>", "<|im_end|>"], EosToken = "<|im_end|>" }).Save(directory);
         var path = Path.Combine(directory, "tokenizer_config.json");
         var config = System.Text.Json.Nodes.JsonNode.Parse(File.ReadAllText(path))!;
@@ -103,25 +105,25 @@ public sealed class CorpusBuilderTests : IDisposable
         _folder.Write("in/.hidden/d.txt", "d");
         _folder.Write("in/readme.md", "e");
         _folder.Write("in/empty.txt", "");
-        Assert.Equal(["a", "b", "c"], Documents(await BuildAsync(Source(_folder.File("in")))));
-        Assert.Equal(["c", "a", "b"], Documents(await BuildAsync(new CorpusSource { Paths = [_folder.File("in/deep/**/c.jsonl"), _folder.File("in/?.txt")] })));
-        Assert.Equal(["a", "b"], Documents(await BuildAsync(Source(_folder.File("in/*.txt")))));
-        Assert.Equal(["a", "b", "c"], Documents(await BuildAsync(Source(_folder.File("in/**")))));
-        await FailsAsync(Source(_folder.File("in/*.csv")), "no file in it can be read");
-        await FailsAsync(Source(_folder.File("in/readme.md")), "does not say what it holds");
-        await FailsAsync(Source(_folder.File("no.txt")), "no such file");
-        await FailsAsync(Source(_folder.File("in/empty.txt")), "the file is empty");
+        Assert.Equal(["a", "b", "c"], Documents(await BuildAsync(Source(_folder["in"]))));
+        Assert.Equal(["c", "a", "b"], Documents(await BuildAsync(new CorpusSource { Paths = [_folder["in/deep/**/c.jsonl"], _folder["in/?.txt"]] })));
+        Assert.Equal(["a", "b"], Documents(await BuildAsync(Source(_folder["in/*.txt"]))));
+        Assert.Equal(["a", "b", "c"], Documents(await BuildAsync(Source(_folder["in/**"]))));
+        await FailsAsync(Source(_folder["in/*.csv"]), "no file in it can be read");
+        await FailsAsync(Source(_folder["in/readme.md"]), "does not say what it holds");
+        await FailsAsync(Source(_folder["no.txt"]), "no such file");
+        await FailsAsync(Source(_folder["in/empty.txt"]), "the file is empty");
     }
 
     [Fact]
     public async Task Build_FolderWithLinks_ReadsLinkedFilesAndNoCircles()
     {
         _folder.Write("blobs/1234", "linked text");
-        Directory.CreateDirectory(_folder.File("in"));
-        File.CreateSymbolicLink(_folder.File("in/a.txt"), _folder.File("blobs/1234"));
-        Directory.CreateSymbolicLink(_folder.File("in/circle"), _folder.File("in"));
+        Directory.CreateDirectory(_folder["in"]);
+        File.CreateSymbolicLink(_folder["in/a.txt"], _folder["blobs/1234"]);
+        Directory.CreateSymbolicLink(_folder["in/circle"], _folder["in"]);
         var reports = new List<CorpusProgress>();
-        var corpus = await CorpusBuilder.BuildAsync(Options(Source(_folder.File("in"))), Tokenizer, new Immediate(reports.Add), Timeout());
+        var corpus = await CorpusBuilder.BuildAsync(Options(Source(_folder["in"])), Tokenizer, new Immediate(reports.Add), Timeout());
         Assert.Equal(["linked text"], Documents(corpus));
         Assert.Equal("linked text".Length, reports[0].Total);
     }
@@ -360,12 +362,12 @@ public sealed class CorpusBuilderTests : IDisposable
         var options = Options(new CorpusSource { Paths = [a], Weight = 1 }, new CorpusSource { Paths = [b], Weight = 2, Epochs = 2 }) with { ShuffleSeed = 1, HeldOutShare = 0.1, ShardTokens = 5000 };
         var tuning = new BuildTuning { CheckpointBytes = 20_000, BatchBytes = 5_000, ReportInterval = TimeSpan.Zero };
         var reports = 0;
-        await CorpusBuilder.BuildAsync(options with { Directory = _folder.File("whole") }, Tokenizer, new Immediate(_ => reports++), tuning, Timeout());
+        await CorpusBuilder.BuildAsync(options with { Directory = _folder["whole"] }, Tokenizer, new Immediate(_ => reports++), tuning, Timeout());
         var random = new Random(9);
         for (var round = 0; round < 12; round++)
         {
             // Stops several times, each time somewhere else.
-            var directory = _folder.File($"round{round}");
+            var directory = _folder[$"round{round}"];
             for (var attempt = 1; ; attempt++)
             {
                 using var stop = new CancellationTokenSource();
@@ -385,7 +387,7 @@ public sealed class CorpusBuilderTests : IDisposable
                 }
             }
 
-            AssertSameFiles(_folder.File("whole"), directory);
+            AssertSameFiles(_folder["whole"], directory);
         }
     }
 
@@ -402,13 +404,13 @@ public sealed class CorpusBuilderTests : IDisposable
         {
             if (report.Stage == stage && random.Next(stage == CorpusStage.Tokenizing ? 5 : 300) > 0) return;
             stage = report.Stage;
-            CopyFolder(options.Directory, _folder.File($"image{images++}"));
+            CopyFolder(options.Directory, _folder[$"image{images++}"]);
         });
         await CorpusBuilder.BuildAsync(options, Tokenizer, progress, tuning, Timeout());
         Assert.InRange(images, 5, 100);
         for (var image = 0; image < images; image++)
         {
-            var directory = _folder.File($"image{image}");
+            var directory = _folder[$"image{image}"];
             Directory.CreateDirectory(directory);
             File.WriteAllText(Path.Combine(directory, "shard-00001.safetensors.1-2.tmp"), "rest");
             if (!Directory.Exists(Path.Combine(directory, ".build")) || !File.Exists(Path.Combine(directory, ".build", "state.json"))) File.Delete(Path.Combine(directory, "shard-00001.safetensors.1-2.tmp"));
@@ -491,7 +493,7 @@ public sealed class CorpusBuilderTests : IDisposable
         Fails("[{\"paths\":[\"a\"],\"wieght\":1}]", "wieght");
         Fails("[{\"weight\":1}]", "paths");
         Fails("[{\"paths\":[\"a\"],\"format\":\"xml\"}]", "format");
-        Assert.Throws<NotFoundException>(() => CorpusSource.LoadAll(_folder.File("no.json")));
+        Assert.Throws<NotFoundException>(() => CorpusSource.LoadAll(_folder["no.json"]));
     }
 
     [Theory]
@@ -587,7 +589,7 @@ public sealed class CorpusBuilderTests : IDisposable
     private string Lines(IEnumerable<string> texts, string name = "lines")
         => _folder.Write($"{name}-{Guid.NewGuid():N}.jsonl", string.Concat(texts.Select(text => JsonSerializer.Serialize(new { text }) + "\n")));
 
-    private CorpusOptions Options(params CorpusSource[] sources) => new() { Sources = sources, Directory = _folder.File($"out-{Guid.NewGuid():N}"), SequenceLength = 64 };
+    private CorpusOptions Options(params CorpusSource[] sources) => new() { Sources = sources, Directory = _folder[$"out-{Guid.NewGuid():N}"], SequenceLength = 64 };
 
     private Task<Corpus> BuildAsync(CorpusSource source, Func<CorpusOptions, CorpusOptions>? change = null) => BuildAsync([source], change);
 

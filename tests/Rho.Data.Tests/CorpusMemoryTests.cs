@@ -1,4 +1,5 @@
 using System.Text.Json;
+using Rho.TestSupport;
 
 namespace Rho.Data.Tests;
 
@@ -21,7 +22,7 @@ public sealed class CorpusMemoryTests : IDisposable
     {
         const long Size = 200 << 20;
         var lines = CorpusBuilderTests.Words(1, 100_000).Chunk(200).Select(words => JsonSerializer.Serialize(new { text = string.Join(' ', words) })).ToArray();
-        var path = _folder.File("large.jsonl");
+        var path = _folder["large.jsonl"];
         using (var writer = new StreamWriter(path))
         {
             for (var i = 0; writer.BaseStream.Length < Size; i++) await writer.WriteLineAsync(lines[i % lines.Length].Insert(9, $"{i} "));
@@ -29,7 +30,7 @@ public sealed class CorpusMemoryTests : IDisposable
 
         var before = GC.GetTotalMemory(forceFullCollection: true);
         long most = 0;
-        var options = new CorpusOptions { Sources = [new CorpusSource { Paths = [path] }], Directory = _folder.File("out"), SequenceLength = 1024, ShuffleSeed = seed, HeldOutShare = 0.01, Workers = 4, ShardTokens = 1 << 20 };
+        var options = new CorpusOptions { Sources = [new CorpusSource { Paths = [path] }], Directory = _folder["out"], SequenceLength = 1024, ShuffleSeed = seed, HeldOutShare = 0.01, Workers = 4, ShardTokens = 1 << 20 };
         using var timeout = new CancellationTokenSource(TimeSpan.FromMinutes(8));
         await CorpusBuilder.BuildAsync(options, CorpusBuilderTests.Tokenizer, new Peak(() => most = Math.Max(most, GC.GetTotalMemory(forceFullCollection: false) - before)), timeout.Token);
         // The tokens alone take 300 MB.

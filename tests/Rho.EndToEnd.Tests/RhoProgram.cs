@@ -65,13 +65,3 @@ internal static class RhoProgram
     public static ChildProcess Start(Func<string, string?> readiness, params string[] arguments) =>
         ChildProcess.Start($"rho {arguments[0]}", "/usr/bin/env", ["--default-signal=INT", Path, .. arguments], readiness, environment: Variables);
 }
-
-/// <summary>A folder that is gone after the test.</summary>
-internal sealed class TemporaryFolder : IDisposable
-{
-    public string Path { get; } = Directory.CreateTempSubdirectory("rho-e2e-").FullName;
-
-    public string this[string name] => System.IO.Path.Combine(Path, name);
-
-    public void Dispose() => Directory.Delete(Path, recursive: true);
-}

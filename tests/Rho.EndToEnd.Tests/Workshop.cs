@@ -1,5 +1,5 @@
 using Rho.Cli.Quickstart;
-using Rho.Data;
+using Rho.Formats;
 using Rho.Model;
 using Rho.Tokenization;
 using static TorchSharp.torch;

@@ -63,17 +63,17 @@ internal sealed class ProbeHost : IAsyncDisposable
 
 internal sealed class ProbeService(ServiceHealth health) : Probe.ProbeBase
 {
-    public static async Task Act(string action, ServiceHealth health, CancellationToken cancellationToken)
+    public static async Task Act(string action, ServiceHealth health, CancellationToken cancellation)
     {
         switch (action)
         {
             case "ok": return;
             case "wait":
-                using (var linked = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken, health.Draining))
+                using (var linked = CancellationTokenSource.CreateLinkedTokenSource(cancellation, health.Draining))
                     await Task.Delay(Timeout.Infinite, linked.Token);
                 return;
             case "sleep": await Task.Delay(TimeSpan.FromSeconds(1), CancellationToken.None); return;
-            case "hang": await Task.Delay(Timeout.Infinite, cancellationToken); return;
+            case "hang": await Task.Delay(Timeout.Infinite, cancellation); return;
             case "user": throw new RhoException("the value is 7; 1 to 5 is right");
             case "field": throw new InvalidFieldException("top_p", "2 is more than 1");
             case "long": throw new ContextLengthException("the prompt has 9 tokens: beyond the context of 8 tokens");

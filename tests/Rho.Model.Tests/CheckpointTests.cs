@@ -1,5 +1,5 @@
 using System.Text.Json.Nodes;
-using Rho.Data;
+using Rho.Formats;
 using static TorchSharp.torch;
 
 namespace Rho.Model.Tests;

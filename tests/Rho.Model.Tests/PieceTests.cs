@@ -1,4 +1,4 @@
-using Rho.Data;
+using Rho.Formats;
 using static TorchSharp.torch;
 
 namespace Rho.Model.Tests;

@@ -1,4 +1,4 @@
-using Rho.Data;
+using Rho.Formats;
 using Rho.Model.Architectures;
 using Rho.Model.Training;
 using static TorchSharp.torch;

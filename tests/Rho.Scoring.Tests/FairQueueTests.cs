@@ -75,7 +75,7 @@ public sealed class FairQueueTests
         Sequences = sequences,
         Length = length,
         MayShareBatch = mayShare,
-        Format = new ScoreFormat(Data.LossEncoding.F16),
+        Format = new ScoreFormat(Formats.LossEncoding.F16),
         Losses = new float[sequences * length],
         Cancellation = cancellation,
     };

@@ -1,5 +1,5 @@
 using Microsoft.Extensions.Logging.Abstractions;
-using Rho.Data;
+using Rho.Formats;
 using Rho.Scoring.Caching;
 using Rho.TestSupport;
 

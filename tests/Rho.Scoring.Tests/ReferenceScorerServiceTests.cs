@@ -2,7 +2,7 @@ using System.Runtime.InteropServices;
 using Google.Protobuf;
 using Grpc.Core;
 using Grpc.Net.Client;
-using Rho.Data;
+using Rho.Formats;
 using Rho.Model;
 using Rho.Protocol.Scoring.V1;
 using Rho.TestSupport;

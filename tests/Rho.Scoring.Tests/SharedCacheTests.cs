@@ -1,6 +1,6 @@
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Logging.Abstractions;
-using Rho.Data;
+using Rho.Formats;
 using Rho.Scoring.Caching;
 using Rho.Scoring.Shards;
 using Rho.TestSupport;

@@ -85,10 +85,10 @@ public sealed class PropertyTests
         {
             for (var i = 0; i < all.Length; i++)
             {
-                var expected = new List<Stretch>();
+                var expected = new List<TextSpan>();
                 generic[i].Find(text, expected);
-                var actual = new List<Stretch>();
-                for (var start = 0; start < text.Length; start = actual[^1].End) actual.Add(new Stretch(start, all[i].Splitter.Next(text, start), true));
+                var actual = new List<TextSpan>();
+                for (var start = 0; start < text.Length; start = actual[^1].End) actual.Add(new TextSpan(start, all[i].Splitter.Next(text, start), true));
                 Assert.Equal(expected, actual);
             }
         }

@@ -74,4 +74,20 @@ public sealed class TokenizerTests : IDisposable
         var error = Assert.Throws<NotFoundException>(() => Tokenizer.Load(_folder));
         Assert.Contains(_folder, error.Message, StringComparison.Ordinal);
     }
+
+    [Theory]
+    [InlineData("""{"chat_template": "{{ bos_token }}!", "bos_token": "<s>"}""", null, "<s>!")]
+    [InlineData("""{"chat_template": [{"name": "default", "template": "A"}, {"name": "tool_use", "template": "B"}]}""", null, "A")]
+    [InlineData("""{"chat_template": "old"}""", "new\n", "new")]
+    public void Load_TokenizerFolder_HasItsTemplate(string config, string? file, string expected)
+    {
+        Texts.Train().Save(_folder);
+        File.WriteAllText(Path.Combine(_folder, "tokenizer_config.json"), config);
+        if (file is not null) File.WriteAllText(Path.Combine(_folder, "chat_template.jinja"), file);
+        var tokenizer = Tokenizer.Load(_folder);
+        Assert.Equal(expected, tokenizer.ChatTemplate!.Render([], addGenerationPrompt: false));
+        var copy = Path.Combine(_folder, "copy");
+        tokenizer.Save(copy);
+        Assert.Equal(expected, Tokenizer.Load(copy).ChatTemplate!.Render([], addGenerationPrompt: false));
+    }
 }

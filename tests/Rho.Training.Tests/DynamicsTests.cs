@@ -1,5 +1,5 @@
 using System.Text.Json.Nodes;
-using Rho.Data;
+using Rho.Formats;
 
 namespace Rho.Training.Tests;
 

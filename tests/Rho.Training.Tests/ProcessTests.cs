@@ -1,7 +1,7 @@
 using System.Diagnostics;
 using System.Runtime.InteropServices;
 using System.Text.Json.Nodes;
-using Rho.Data;
+using Rho.Formats;
 
 namespace Rho.Training.Tests;
 

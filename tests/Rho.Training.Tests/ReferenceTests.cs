@@ -1,7 +1,7 @@
 using System.Runtime.CompilerServices;
 using System.Text.Json.Nodes;
 using Rho.Client;
-using Rho.Data;
+using Rho.Formats;
 using Rho.Hosting;
 using Rho.Model;
 using Rho.Scoring;
@@ -63,16 +63,16 @@ public sealed class ReferenceTests : IDisposable
         return (new TrainingData(new DataSection { Corpora = [new CorpusSection { Path = corpus }], ShuffleTokens = 8 * World.Length }, 1), section);
     }
 
-    private Task<ReferenceLoader> ConnectAsync((TrainingData Data, ReferenceSection Section) setup, params IReferenceSource[] sources)
+    private Task<CombinedReference> ConnectAsync((TrainingData Data, ReferenceSection Section) setup, params IReferenceSource[] sources)
     {
         var next = 0;
-        return ReferenceLoader.ConnectAsync(setup.Section, _ => sources[next++], setup.Data, message =>
+        return CombinedReference.ConnectAsync(setup.Section, _ => sources[next++], setup.Data, message =>
         {
             lock (_warnings) _warnings.Add(message);
         }, CancellationToken.None);
     }
 
-    private static async Task<List<PreparedBatch>> TakeAsync(TrainingData data, ReferenceLoader loader, int count)
+    private static async Task<List<PreparedBatch>> TakeAsync(TrainingData data, CombinedReference loader, int count)
     {
         using var pipeline = new BatchPipeline(data, loader, 4, 0, 1, [0], CancellationToken.None);
         return await Task.Run(() => Enumerable.Range(0, count).Select(_ =>
@@ -233,7 +233,7 @@ public sealed class ReferenceTests : IDisposable
         var checkpoint = _world.Checkpoint("reference", 77);
         await using var scorer = await ScorerAsync(checkpoint);
         await using (var client = new ScorerClient(new ScorerClientOptions { Addresses = [scorer.Address.Authority], Entropy = true, TopK = 9 })) // More than is looked at.
-            await CorpusScoring.RunAsync(Data.Corpus.Open(corpus), client, _world.At("scores")).WaitAsync(World.Patience);
+            await CorpusScoring.RunAsync(Formats.Corpus.Open(corpus), client, _world.At("scores")).WaitAsync(World.Patience);
         async Task<List<SelectedBatch>> BatchesAsync(string name, string source)
         {
             var batches = new List<SelectedBatch>();

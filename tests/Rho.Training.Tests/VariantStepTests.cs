@@ -1,5 +1,5 @@
 using System.Runtime.InteropServices;
-using Rho.Data;
+using Rho.Formats;
 using Rho.Model;
 using Rho.TestSupport;
 using TorchSharp;

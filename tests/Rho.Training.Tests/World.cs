@@ -1,5 +1,5 @@
 using System.Runtime.InteropServices;
-using Rho.Data;
+using Rho.Formats;
 using Rho.Model;
 using Rho.Tokenization;
 using TorchSharp;
@@ -61,7 +61,7 @@ public sealed class World : IDisposable
         }
 
         var sequences = entries.Sum(entry => entry.Sequences);
-        Data.Corpus.Save(directory, new CorpusDescription
+        Formats.Corpus.Save(directory, new CorpusDescription
         {
             TokenizerFingerprint = Tokenizer.Fingerprint,
             VocabularySize = Tokenizer.VocabularySize,
@@ -98,7 +98,7 @@ public sealed class World : IDisposable
     public string Scores(string name, string corpusDirectory, string checkpoint, LossEncoding encoding = LossEncoding.F32, bool entropies = false, int topK = 0)
     {
         Directory.CreateDirectory(At(name));
-        var corpus = Data.Corpus.Open(corpusDirectory);
+        var corpus = Formats.Corpus.Open(corpusDirectory);
         using var reference = ReferenceModel.Load(checkpoint, torch.CPU, ComputeType.Float32);
         for (var i = 0; i < corpus.Shards.Count; i++)
         {

@@ -1,4 +1,4 @@
-using Rho.Data;
+using Rho.Formats;
 using Rho.Model;
 using Rho.Tokenization;
 using Rho.Torch;
@@ -30,7 +30,7 @@ internal sealed class RunPlan : IAsyncDisposable
 
     public IRankGroup Ranks { get; }
 
-    public ReferenceLoader? Reference { get; private set; }
+    public CombinedReference? Reference { get; private set; }
 
     /// <summary>What a checkpoint and a resumed run compare; null for runs without a reference.</summary>
     public string? ReferenceFingerprint =>
@@ -61,7 +61,7 @@ internal sealed class RunPlan : IAsyncDisposable
             if (run.Objective.Kind == ObjectiveKind.Slm && run.Reference.Sources.Count > 0)
             {
                 var needs = SelectorFactory.Needs(run.Objective);
-                plan.Reference = await ReferenceLoader.ConnectAsync(run.Reference, source => Open(source, data, run.Reference, needs, plan.Device, plan.Compute), data, warn, cancellation);
+                plan.Reference = await CombinedReference.ConnectAsync(run.Reference, source => Open(source, data, run.Reference, needs, plan.Device, plan.Compute), data, warn, cancellation);
             }
 
             return plan;
@@ -111,7 +111,7 @@ internal sealed class RunPlan : IAsyncDisposable
     {
         if (source.Scorers is not null) return new ScorerSource(source, data.TokenizerFingerprint, TimeSpan.FromSeconds(reference.PatienceSeconds), needs);
         if (source.Scores is { } scores) return new ScoreFolderSource(scores, needs);
-        return new ModelSource(ReferenceModel.Load(source.Model!, device, compute), needs);
+        return new InProcessSource(ReferenceModel.Load(source.Model!, device, compute), needs);
     }
 
     internal static ComputeType ResolveCompute(ComputePrecision precision) => precision switch

@@ -1,7 +1,7 @@
 using System.CommandLine;
 using System.Globalization;
 using Rho.Cli.Terminal;
-using Rho.Data;
+using Rho.Formats;
 using Rho.Training;
 
 namespace Rho.Cli.Commands;

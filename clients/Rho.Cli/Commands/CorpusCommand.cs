@@ -2,6 +2,7 @@ using System.CommandLine;
 using System.Globalization;
 using Rho.Cli.Terminal;
 using Rho.Data;
+using Rho.Formats;
 using Rho.Tokenization;
 
 namespace Rho.Cli.Commands;

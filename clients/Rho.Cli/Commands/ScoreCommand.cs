@@ -1,7 +1,7 @@
 using System.CommandLine;
 using Rho.Cli.Terminal;
 using Rho.Client;
-using Rho.Data;
+using Rho.Formats;
 
 namespace Rho.Cli.Commands;
 

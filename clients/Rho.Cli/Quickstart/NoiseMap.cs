@@ -1,4 +1,4 @@
-using Rho.Data;
+using Rho.Formats;
 using Rho.Tokenization;
 
 namespace Rho.Cli.Quickstart;

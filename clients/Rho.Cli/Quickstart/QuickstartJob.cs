@@ -5,6 +5,7 @@ using Rho.Cli.Commands;
 using Rho.Cli.Terminal;
 using Rho.Client;
 using Rho.Data;
+using Rho.Formats;
 using Rho.Model;
 using Rho.Selection;
 using Rho.Tokenization;

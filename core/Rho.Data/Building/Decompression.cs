@@ -194,7 +194,7 @@ internal sealed unsafe class ZstdReadStream(Stream file) : ReadOnlyStream
     public override int Read(Span<byte> buffer)
     {
         if (buffer.IsEmpty) return 0;
-        ObjectDisposedException.ThrowIf(_decoder == null, this);
+        ObjectDisposedException.ThrowIf(_decoder is null, this);
         fixed (byte* input = _input, output = buffer)
         {
             while (true)
@@ -222,7 +222,7 @@ internal sealed unsafe class ZstdReadStream(Stream file) : ReadOnlyStream
 
     protected override void Dispose(bool disposing)
     {
-        if (_decoder != null) _ = Methods.ZSTD_freeDStream(_decoder);
+        if (_decoder is not null) _ = Methods.ZSTD_freeDStream(_decoder);
         _decoder = null;
         if (disposing) file.Dispose();
         base.Dispose(disposing);

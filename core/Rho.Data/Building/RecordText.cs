@@ -2,7 +2,7 @@ using System.Buffers;
 using System.Text;
 using System.Text.Json;
 using System.Text.Unicode;
-using Rho.Tokenization;
+using Rho.Jinja;
 
 namespace Rho.Data;
 

@@ -1,6 +1,7 @@
 using System.Buffers;
 using System.Buffers.Binary;
 using System.Runtime.InteropServices;
+using Rho.Formats;
 
 namespace Rho.Data;
 
@@ -130,7 +131,7 @@ internal sealed class TokenStore : IDisposable
             foreach (var (offset, count) in documents)
             {
                 if (tokens.Length < count) tokens = new int[2 * count];
-                if (_narrow) LossCodec.Widen(MemoryMarshal.Cast<byte, ushort>(bytes.AsSpan(offset, count * 2)), tokens);
+                if (_narrow) PackedTokens.Widen(MemoryMarshal.Cast<byte, ushort>(bytes.AsSpan(offset, count * 2)), tokens);
                 else MemoryMarshal.Cast<byte, int>(bytes.AsSpan(offset, count * 4)).CopyTo(tokens);
                 yield return tokens.AsMemory(0, count);
             }

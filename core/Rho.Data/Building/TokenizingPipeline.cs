@@ -14,7 +14,7 @@ namespace Rho.Data;
 internal readonly record struct DocumentResult(long Line, int Tokens, int Bytes, bool Cut, string? Fault);
 
 /// <summary>Some records of a file on their way from the reader through a tokenizing thread to the consumer.</summary>
-internal sealed class Batch
+internal sealed class DocumentBatch
 {
     public const int HashBytes = 16;
 
@@ -85,16 +85,16 @@ internal sealed class TokenizingPipeline(IReadOnlyList<CorpusSource> sources, IR
 {
     public const long MaxBytesInFlight = 64 << 20;
 
-    private readonly ConcurrentBag<Batch> _free = [];
+    private readonly ConcurrentBag<DocumentBatch> _free = [];
     private readonly SemaphoreSlim _released = new(0);
     private long _inFlight;
 
     /// <summary>Hands over all batches behind the given position, in order. A batch is reused when the handler returns.</summary>
-    public async Task RunAsync(int source, int file, long records, Action<Batch> handle, CancellationToken cancellation)
+    public async Task RunAsync(int source, int file, long records, Action<DocumentBatch> handle, CancellationToken cancellation)
     {
         using var stop = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
-        var work = Channel.CreateBounded<Batch>(new BoundedChannelOptions(2 * workers) { SingleWriter = true });
-        var ordered = Channel.CreateBounded<Batch>(new BoundedChannelOptions(4 * workers + 4) { SingleWriter = true, SingleReader = true });
+        var work = Channel.CreateBounded<DocumentBatch>(new BoundedChannelOptions(2 * workers) { SingleWriter = true });
+        var ordered = Channel.CreateBounded<DocumentBatch>(new BoundedChannelOptions(4 * workers + 4) { SingleWriter = true, SingleReader = true });
         var tasks = new List<Task> { Task.Run(() => ReadAsync(source, file, records, work.Writer, ordered.Writer, stop.Token), CancellationToken.None) };
         for (var i = 0; i < workers; i++) tasks.Add(Task.Run(() => WorkAsync(work.Reader, stop.Token), CancellationToken.None));
         try
@@ -116,7 +116,7 @@ internal sealed class TokenizingPipeline(IReadOnlyList<CorpusSource> sources, IR
         }
     }
 
-    private async Task ReadAsync(int firstSource, int firstFile, long skip, ChannelWriter<Batch> work, ChannelWriter<Batch> ordered, CancellationToken cancellation)
+    private async Task ReadAsync(int firstSource, int firstFile, long skip, ChannelWriter<DocumentBatch> work, ChannelWriter<DocumentBatch> ordered, CancellationToken cancellation)
     {
         try
         {
@@ -136,7 +136,7 @@ internal sealed class TokenizingPipeline(IReadOnlyList<CorpusSource> sources, IR
         }
     }
 
-    private async Task ReadFileAsync(int source, int file, long skip, ChannelWriter<Batch> work, ChannelWriter<Batch> ordered, CancellationToken cancellation)
+    private async Task ReadFileAsync(int source, int file, long skip, ChannelWriter<DocumentBatch> work, ChannelWriter<DocumentBatch> ordered, CancellationToken cancellation)
     {
         var input = files[source][file];
         var (stream, content) = Decompression.Open(input.Path);
@@ -165,14 +165,14 @@ internal sealed class TokenizingPipeline(IReadOnlyList<CorpusSource> sources, IR
         }
     }
 
-    private Batch Rent(int source, int file)
+    private DocumentBatch Rent(int source, int file)
     {
-        var batch = _free.TryTake(out var used) ? used : new Batch();
+        var batch = _free.TryTake(out var used) ? used : new DocumentBatch();
         batch.Begin(source, file);
         return batch;
     }
 
-    private async Task WorkAsync(ChannelReader<Batch> work, CancellationToken cancellation)
+    private async Task WorkAsync(ChannelReader<DocumentBatch> work, CancellationToken cancellation)
     {
         var worker = new BatchTokenizer(sources, files, tokenizer);
         await foreach (var batch in work.ReadAllAsync(cancellation))
@@ -198,7 +198,7 @@ internal sealed class BatchTokenizer(IReadOnlyList<CorpusSource> sources, IReadO
     private RecordText? _text;
     private char[] _characters = [];
 
-    public void Run(Batch batch)
+    public void Run(DocumentBatch batch)
     {
         var file = files[batch.Source][batch.File];
         if (_text is null || !ReferenceEquals(_file, file)) _text = RecordText.For(file, sources[batch.Source], batch.Columns, tokenizer.ChatTemplate);
@@ -224,7 +224,7 @@ internal sealed class BatchTokenizer(IReadOnlyList<CorpusSource> sources, IReadO
         }
     }
 
-    private void Add(Batch batch, long line, ReadOnlySpan<byte> text, bool cut, bool addSpecialTokens)
+    private void Add(DocumentBatch batch, long line, ReadOnlySpan<byte> text, bool cut, bool addSpecialTokens)
     {
         var before = batch.Tokens.Count;
         if (text.IndexOfAnyExcept(" \t\r\n"u8) >= 0)
@@ -238,6 +238,6 @@ internal sealed class BatchTokenizer(IReadOnlyList<CorpusSource> sources, IReadO
         batch.Documents.Add(new DocumentResult(line, batch.Tokens.Count - before, text.Length, cut, Fault: null));
         Span<byte> hash = stackalloc byte[SHA256.HashSizeInBytes];
         SHA256.HashData(text, hash);
-        batch.Hashes.AddRange(hash[..Batch.HashBytes]);
+        batch.Hashes.AddRange(hash[..DocumentBatch.HashBytes]);
     }
 }

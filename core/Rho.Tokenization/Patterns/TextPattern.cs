@@ -5,25 +5,25 @@ using System.Text.Json;
 namespace Rho.Tokenization;
 
 /// <summary>A stretch of text, and whether a pattern matched it.</summary>
-internal readonly record struct Stretch(int Start, int End, bool IsMatch);
+internal readonly record struct TextSpan(int Start, int End, bool IsMatch);
 
 /// <summary>Something to look for in text.</summary>
 internal abstract class TextPattern
 {
     /// <summary>The matches and what lies between them, together the whole text.</summary>
-    public void Find(ReadOnlySpan<char> text, List<Stretch> output)
+    public void Find(ReadOnlySpan<char> text, List<TextSpan> output)
     {
         var done = 0;
         Match(text, output, ref done);
-        if (done < text.Length) output.Add(new Stretch(done, text.Length, false));
+        if (done < text.Length) output.Add(new TextSpan(done, text.Length, false));
     }
 
-    protected abstract void Match(ReadOnlySpan<char> text, List<Stretch> output, ref int done);
+    protected abstract void Match(ReadOnlySpan<char> text, List<TextSpan> output, ref int done);
 
-    protected static void Add(int start, int end, List<Stretch> output, ref int done)
+    protected static void Add(int start, int end, List<TextSpan> output, ref int done)
     {
-        if (done < start) output.Add(new Stretch(done, start, false));
-        output.Add(new Stretch(start, end, true));
+        if (done < start) output.Add(new TextSpan(done, start, false));
+        output.Add(new TextSpan(start, end, true));
         done = end;
     }
 
@@ -55,7 +55,7 @@ internal sealed class LiteralPattern(string text) : TextPattern
 {
     public string Text => text;
 
-    protected override void Match(ReadOnlySpan<char> source, List<Stretch> output, ref int done)
+    protected override void Match(ReadOnlySpan<char> source, List<TextSpan> output, ref int done)
     {
         while (true)
         {
@@ -99,7 +99,7 @@ internal sealed class RegexPattern : TextPattern
     /// <summary>The expression run as it is written, to compare hand-written splitters with.</summary>
     internal static RegexPattern CreateGeneric(string text) => new(text, null);
 
-    protected override void Match(ReadOnlySpan<char> text, List<Stretch> output, ref int done)
+    protected override void Match(ReadOnlySpan<char> text, List<TextSpan> output, ref int done)
     {
         if (Known is { } splitter)
         {
@@ -140,7 +140,7 @@ internal sealed class CharacterPattern(Func<Rune, bool> matches) : TextPattern
 
     public static CharacterPattern Only(char c) => new(rune => rune.Value == c);
 
-    protected override void Match(ReadOnlySpan<char> text, List<Stretch> output, ref int done)
+    protected override void Match(ReadOnlySpan<char> text, List<TextSpan> output, ref int done)
     {
         for (var i = 0; i < text.Length;)
         {
@@ -156,7 +156,7 @@ internal sealed class WordPattern : TextPattern
 {
     public static readonly WordPattern Instance = new();
 
-    protected override void Match(ReadOnlySpan<char> text, List<Stretch> output, ref int done)
+    protected override void Match(ReadOnlySpan<char> text, List<TextSpan> output, ref int done)
     {
         for (var i = 0; i < text.Length;)
         {

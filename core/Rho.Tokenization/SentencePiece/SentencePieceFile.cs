@@ -10,12 +10,12 @@ internal enum PieceType
     Byte = 6,
 }
 
-internal readonly record struct Piece(string Text, float Score, PieceType Type);
+internal readonly record struct VocabularyPiece(string Text, float Score, PieceType Type);
 
 /// <summary>What a tokenizer.model says that decides about ids and text (sentencepiece_model.proto).</summary>
 internal sealed record SentencePieceFile
 {
-    public List<Piece> Pieces { get; } = [];
+    public List<VocabularyPiece> Pieces { get; } = [];
 
     public bool IsBpe { get; private set; }
 
@@ -85,7 +85,7 @@ internal sealed record SentencePieceFile
         }
     }
 
-    private static Piece ReadPiece(ReadOnlySpan<byte> data, string name)
+    private static VocabularyPiece ReadPiece(ReadOnlySpan<byte> data, string name)
     {
         var text = "";
         var score = 0f;
@@ -113,7 +113,7 @@ internal sealed record SentencePieceFile
         if (text.Length == 0) throw new RhoException($"{name}: a piece is empty");
         if (type is < PieceType.Normal or > PieceType.Byte) throw new RhoException($"{name}: piece \"{text}\" has type {(int)type}, which is not supported");
         if (!float.IsFinite(score)) throw new RhoException($"{name}: piece \"{text}\" has score {score}");
-        return new Piece(text, score, type);
+        return new VocabularyPiece(text, score, type);
     }
 
     private void ReadTrainer(ReadOnlySpan<byte> data, string name)

@@ -1,7 +1,6 @@
 using System.Collections.Concurrent;
 using System.Runtime.InteropServices;
 using Microsoft.Extensions.Logging;
-using Rho.Data;
 
 namespace Rho.Scoring.Caching;
 

@@ -1,7 +1,7 @@
 using System.Buffers.Binary;
 using System.Runtime.InteropServices;
 using Google.Protobuf;
-using Rho.Data;
+using Rho.Formats;
 using Rho.Scoring.Sequences;
 using Rho.Scoring.Shards;
 using Wire = Rho.Protocol.Scoring.V1;

@@ -8,7 +8,7 @@ public sealed record ShardRequest
     /// <summary>Who asks; the queue is fair between clients.</summary>
     public required string Client { get; init; }
 
-    /// <summary>SHA-256 of the shard's tokens, see Rho.Data.TokenShard.Sha256.</summary>
+    /// <summary>SHA-256 of the shard's tokens, see Rho.Formats.TokenShard.Sha256.</summary>
     public required string Sha256 { get; init; }
 
     /// <summary>SHA-256 of the shard's layout bytes; empty where all of them are 0.</summary>

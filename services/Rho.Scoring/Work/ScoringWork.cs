@@ -1,6 +1,6 @@
 using System.Diagnostics;
 using System.Runtime.InteropServices;
-using Rho.Data;
+using Rho.Formats;
 
 namespace Rho.Scoring.Work;
 

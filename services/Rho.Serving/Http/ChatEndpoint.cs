@@ -64,7 +64,7 @@ internal sealed class ChatEndpoint(ModelRegistry registry, ServingOptions option
 
     private async Task StreamAsync(HttpContext context, Call call)
     {
-        var stream = new EventStream(context, options.ReaderTimeout);
+        var stream = new ServerSentEvents(context, options.ReaderTimeout);
         var begun = new bool[call.Answers.Choices];
         await stream.AnswerAsync(SendChunksAsync, call.Request.IncludeUsage ? WriteUsage : null);
 

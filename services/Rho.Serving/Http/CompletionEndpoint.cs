@@ -81,7 +81,7 @@ internal sealed class CompletionEndpoint(ModelRegistry registry, ServingOptions 
 
     private async Task StreamAsync(HttpContext context, Call call)
     {
-        var stream = new EventStream(context, options.ReaderTimeout);
+        var stream = new ServerSentEvents(context, options.ReaderTimeout);
         var scores = Enumerable.Range(0, call.Answers.Choices).Select(_ => call.NewScores()).ToArray();
         var echoed = new bool[call.Answers.Choices];
         await stream.AnswerAsync(SendChunksAsync, call.Request.IncludeUsage ? WriteUsage : null);

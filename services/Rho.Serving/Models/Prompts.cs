@@ -1,5 +1,5 @@
 using System.Text;
-using Rho.Tokenization;
+using Rho.Jinja;
 
 namespace Rho.Serving.Models;
 

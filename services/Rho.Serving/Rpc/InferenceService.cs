@@ -127,7 +127,7 @@ internal sealed class InferenceService(ModelRegistry registry, ServingOptions op
             GenerateRequest.PromptOneofCase.Text => Prompts.Encode(model, request.Text, addSpecialTokens: true, client),
             GenerateRequest.PromptOneofCase.Tokens => request.Tokens.Ids,
             GenerateRequest.PromptOneofCase.Chat => Prompts.EncodeChat(
-                model, template => template.Render([.. request.Chat.Messages.Select(message => new Tokenization.ChatMessage(message.Role, message.Content))], addGenerationPrompt: true), client),
+                model, template => template.Render([.. request.Chat.Messages.Select(message => new Jinja.ChatMessage(message.Role, message.Content))], addGenerationPrompt: true), client),
             _ => throw new InvalidFieldException("prompt", "none is given: set text, tokens or chat"),
         };
         return (model, model.Engine.Submit(new GenerationRequest

@@ -1,7 +1,7 @@
 using System.CommandLine;
 using System.Globalization;
 using System.Text.Json;
-using Rho.Data;
+using Rho.Formats;
 using Rho.Model;
 using Rho.Tokenization;
 using Rho.Training;

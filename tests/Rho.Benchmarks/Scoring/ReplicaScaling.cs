@@ -13,7 +13,7 @@ internal static class ReplicaScaling
 {
     private const int Length = 512;
 
-    public static async Task RunAsync(Work work)
+    public static async Task RunAsync(WorkFolder work)
     {
         Console.WriteLine("| model | replicas | tokens/s | of linear | models at work | client, ns/token | replicas, ns/token | Redis, ns/token | cores used |");
         Console.WriteLine("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
@@ -26,11 +26,11 @@ internal static class ReplicaScaling
     }
 
     /// <summary>Writes a row of the table; returns the speed of a single replica.</summary>
-    private static async Task<double> MeasureAsync(Work work, string name, string[] arguments, int count, int shards, int sequences, int vocabulary, double single)
+    private static async Task<double> MeasureAsync(WorkFolder work, string name, string[] arguments, int count, int shards, int sequences, int vocabulary, double single)
     {
         var (redis, port) = await RedisServer.StartAsync(logPath: null, CancellationToken.None);
         await using var _ = redis;
-        var replicas = await Task.WhenAll(Enumerable.Range(0, count).Select(i => Replica.StartAsync([.. arguments, "--redis", $"127.0.0.1:{port}"])));
+        var replicas = await Task.WhenAll(Enumerable.Range(0, count).Select(i => ScorerProcess.StartAsync([.. arguments, "--redis", $"127.0.0.1:{port}"])));
         try
         {
             var corpus = work.Corpus($"corpus-{Guid.NewGuid():N}", shards, sequences, vocabulary);
@@ -54,7 +54,7 @@ internal static class ReplicaScaling
     }
 
     /// <summary>Processor seconds of the client, of all replicas and of Redis so far.</summary>
-    private static double[] Processor(int redis, Replica[] replicas)
+    private static double[] Processor(int redis, ScorerProcess[] replicas)
     {
         static double Of(int id)
         {

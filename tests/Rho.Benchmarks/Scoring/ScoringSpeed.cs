@@ -4,7 +4,7 @@ using System.Diagnostics.Metrics;
 using System.Globalization;
 using Rho.Cli.Quickstart;
 using Rho.Client;
-using Rho.Data;
+using Rho.Formats;
 using Rho.Model;
 using Rho.Scoring;
 using Rho.Scoring.Caching;
@@ -19,7 +19,7 @@ internal static class ScoringSpeed
 
     internal static Command Command()
     {
-        var parts = new (string Name, string Description, Func<Work, Task> Run)[]
+        var parts = new (string Name, string Description, Func<WorkFolder, Task> Run)[]
         {
             ("cache", "Tokens per second from the cache of one replica, to .NET and to Python, and the time of each stage", CacheAsync),
             ("plumbing", "What the way over gRPC adds to calling the model in process", PlumbingAsync),
@@ -27,13 +27,13 @@ internal static class ScoringSpeed
             ("padding", "Padding and fill of batches of sequences of mixed lengths", PaddingAsync),
             ("memory", "Peak memory of a replica over shards of growing size", MemoryAsync),
         };
-        var command = new Command("scoring", "Measures the scoring service") { Replica.Command(), Soak.Command() };
+        var command = new Command("scoring", "Measures the scoring service") { ScorerProcess.Command(), Soak.Command() };
         foreach (var (name, description, run) in parts)
         {
             var part = new Command(name, description);
             part.SetAction(async _ =>
             {
-                using var work = new Work();
+                using var work = new WorkFolder();
                 await run(work);
                 return 0;
             });
@@ -45,7 +45,7 @@ internal static class ScoringSpeed
             foreach (var part in parts)
             {
                 Console.WriteLine($"\n{part.Name}: {part.Description}\n");
-                using var work = new Work();
+                using var work = new WorkFolder();
                 await part.Run(work);
             }
 
@@ -54,7 +54,7 @@ internal static class ScoringSpeed
         return command;
     }
 
-    private static async Task CacheAsync(Work work)
+    private static async Task CacheAsync(WorkFolder work)
     {
         const int sequences = 16_384;
         using var shard = work.Shard("shard", sequences);
@@ -64,7 +64,7 @@ internal static class ScoringSpeed
         Console.WriteLine("| --- | --- | ---: | ---: | ---: | ---: |");
         foreach (var (name, arguments) in new[] { ("folder", new[] { "--cache", work["cache"] }), ("Redis", ["--redis", $"127.0.0.1:{port}"]) })
         {
-            await using var replica = await Replica.StartAsync(["--rate", "0", .. arguments]);
+            await using var replica = await ScorerProcess.StartAsync(["--rate", "0", .. arguments]);
             await using var client = Client(replica);
             await ReadAsync(client, shard);
             using var metrics = new ScoringMetrics();
@@ -92,12 +92,12 @@ internal static class ScoringSpeed
         }
     }
 
-    private static async Task PlumbingAsync(Work work)
+    private static async Task PlumbingAsync(WorkFolder work)
     {
         const int sequences = 128, rounds = 3;
         using var shard = work.Shard("shard", sequences, vocabulary: 4096);
-        using var direct = Replica.Model();
-        await using var host = await ScoringHost.StartAsync(Replica.Options(null, null), [Replica.Model()]);
+        using var direct = ScorerProcess.Model();
+        await using var host = await ScoringHost.StartAsync(ScorerProcess.Options(null, null), [ScorerProcess.Model()]);
         await using var client = new ScorerClient(new ScorerClientOptions { Addresses = [host.Address.Authority] });
         var tokens = new int[sequences * Length];
         shard.Read(0, tokens);
@@ -136,9 +136,9 @@ internal static class ScoringSpeed
         Console.WriteLine(Text($"the model was without work for {Measuring.Median(ratios.Select(ratio => ratio.Idle)):0.00%} of the time"));
     }
 
-    private static async Task PaddingAsync(Work work)
+    private static async Task PaddingAsync(WorkFolder work)
     {
-        await using var replica = await Replica.StartAsync("--rate", "400000", "--cache", work["cache"]);
+        await using var replica = await ScorerProcess.StartAsync("--rate", "400000", "--cache", work["cache"]);
         await using var client = Client(replica);
         var random = new Random(5);
         // Lengths as documents have them: log-normal, median 300, cut at 4,096.
@@ -152,13 +152,13 @@ internal static class ScoringSpeed
         Console.WriteLine(Text($"{sequences.Count} sequences, {scored:N0} tokens: {padding / scored:0.0%} padding, {scored / batches / 16_384:0.00} of the budget of 16,384 tokens in each of {batches:N0} batches"));
     }
 
-    private static async Task MemoryAsync(Work work)
+    private static async Task MemoryAsync(WorkFolder work)
     {
         Console.WriteLine("| tokens of the shard | peak resident memory of the replica, MB |");
         Console.WriteLine("| ---: | ---: |");
         foreach (var sequences in new[] { 2_048, 8_192, 32_768, 131_072 })
         {
-            await using var replica = await Replica.StartAsync("--rate", "0", "--cache", work[$"cache-{sequences}"]);
+            await using var replica = await ScorerProcess.StartAsync("--rate", "0", "--cache", work[$"cache-{sequences}"]);
             await using var client = Client(replica);
             using var shard = work.Shard($"shard-{sequences}", sequences);
             await ReadAsync(client, shard);
@@ -197,7 +197,7 @@ internal static class ScoringSpeed
         return process.ExitCode == 0 ? double.Parse(output, CultureInfo.InvariantCulture) : null;
     }
 
-    private static ScorerClient Client(Replica replica) => new(new ScorerClientOptions { Addresses = [replica.Address] });
+    private static ScorerClient Client(ScorerProcess replica) => new(new ScorerClientOptions { Addresses = [replica.Address] });
 
     private static async Task ReadAsync(ScorerClient client, TokenShard shard)
     {

@@ -2,7 +2,7 @@ using System.CommandLine;
 using System.Diagnostics;
 using System.Globalization;
 using Rho.Client;
-using Rho.Data;
+using Rho.Formats;
 using Rho.Scoring;
 using TorchSharp;
 
@@ -20,17 +20,17 @@ internal static class Soak
         var command = new Command("soak", "A mixed load for minutes: growth of memory, tensors and streams left") { minutes };
         command.SetAction(async result =>
         {
-            using var work = new Work();
+            using var work = new WorkFolder();
             await RunAsync(work, TimeSpan.FromMinutes(result.GetValue(minutes)));
             return 0;
         });
         return command;
     }
 
-    private static async Task RunAsync(Work work, TimeSpan time)
+    private static async Task RunAsync(WorkFolder work, TimeSpan time)
     {
-        var model = Replica.Model();
-        await using var host = await ScoringHost.StartAsync(Replica.Options(null, work["cache"]), [model]);
+        var model = ScorerProcess.Model();
+        await using var host = await ScoringHost.StartAsync(ScorerProcess.Options(null, work["cache"]), [model]);
         var address = host.Address.Authority;
         await using var observer = new ScorerClient(new ScorerClientOptions { Addresses = [address] });
         await observer.DescribeAsync();
@@ -63,7 +63,7 @@ internal static class Soak
             $"{time.TotalMinutes:0.#} min, {calls:N0} calls of {Clients} clients: memory {samples[0].Megabytes:N0} MB at first, {y:N0} MB in the second half, slope there {slope:+0.00;-0.00} MB/min; managed objects in use at each quarter {string.Join(", ", live.Select(megabytes => megabytes.ToString("0.0", CultureInfo.InvariantCulture)))} MB; left: {torch.Tensor.TotalCount - tensors} tensors, {info.Streams} streams, {info.QueuedTokens} queued tokens"));
     }
 
-    private static async Task LoadAsync(Work work, string address, int index, Action counted, CancellationToken stop)
+    private static async Task LoadAsync(WorkFolder work, string address, int index, Action counted, CancellationToken stop)
     {
         var random = new Random(index);
         await using var client = new ScorerClient(new ScorerClientOptions { Addresses = [address] });

@@ -2,7 +2,7 @@ using System.Globalization;
 using System.Security.Cryptography;
 using System.Text.Json;
 using System.Text.RegularExpressions;
-using Rho.Data;
+using Rho.Formats;
 using Rho.Tokenization;
 using TorchSharp;
 using static TorchSharp.torch;

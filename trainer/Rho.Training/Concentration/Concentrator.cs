@@ -1,6 +1,6 @@
 using System.Text.Json;
 using System.Text.Json.Serialization;
-using Rho.Data;
+using Rho.Formats;
 using Rho.Model;
 using Rho.Selection;
 using Rho.Tokenization;
@@ -87,7 +87,7 @@ public static class Concentrator
         var selector = SelectorFactory.Create(options.Objective.Selector, options.Objective.Scope);
         var needs = SelectorFactory.Needs(options.Objective with { Kind = ObjectiveKind.Slm });
         if ((needs.Entropies || needs.TopK > 0) && options.Reference.Sources.Count > 1) throw new RhoException("entropies and divergences are of a single reference: a mixture's cannot be had from its parts'");
-        await using var reference = options.Reference.Sources.Count == 0 ? null : await ReferenceLoader.ConnectAsync(
+        await using var reference = options.Reference.Sources.Count == 0 ? null : await CombinedReference.ConnectAsync(
             options.Reference with { WhenUnavailable = UnavailablePolicy.Stop }, source => RunPlan.Open(source, data, options.Reference, needs, device, compute), data, _ => { }, cancellation);
         if (needs.TopK > 0) throw new RhoException("divergence is a criterion of runs: concentrated data is selected by losses and entropies");
         if (needs.Reference && reference is null) throw new RhoException("this criterion compares with a reference, and none is given");
@@ -117,7 +117,7 @@ public static class Concentrator
     }
 
     private sealed class Work(
-        ConcentrationOptions options, TrainingData data, ReferenceModel model, ReferenceLoader? reference, ITokenSelector selector, WordTable? words, IProgress<long>? progress)
+        ConcentrationOptions options, TrainingData data, ReferenceModel model, CombinedReference? reference, ITokenSelector selector, WordTable? words, IProgress<long>? progress)
     {
         private SelectionStatistics _statistics = new();
         private long _done;

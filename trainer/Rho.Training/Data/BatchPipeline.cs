@@ -1,5 +1,5 @@
 using System.Threading.Channels;
-using Rho.Data;
+using Rho.Formats;
 using Rho.Model;
 
 namespace Rho.Training;
@@ -13,7 +13,7 @@ internal sealed class BatchPipeline : IDisposable
 {
     private const int BatchesAhead = 4;
     private readonly TrainingData _data;
-    private readonly ReferenceLoader? _reference;
+    private readonly CombinedReference? _reference;
     private readonly int _sequences;
     private readonly int _rank;
     private readonly ulong _seed;
@@ -22,7 +22,7 @@ internal sealed class BatchPipeline : IDisposable
     private readonly Task _work;
 
     /// <param name="consumed">Sequences already taken from each corpus, by all ranks.</param>
-    public BatchPipeline(TrainingData data, ReferenceLoader? reference, int sequences, int rank, ulong seed, ReadOnlySpan<long> consumed, CancellationToken cancellation)
+    public BatchPipeline(TrainingData data, CombinedReference? reference, int sequences, int rank, ulong seed, ReadOnlySpan<long> consumed, CancellationToken cancellation)
     {
         (_data, _reference, _sequences, _rank, _seed) = (data, reference, sequences, rank, seed);
         _stop = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
@@ -150,7 +150,7 @@ internal sealed class LoadedStretch(Stretch stretch, TokenShard shard)
 }
 
 /// <summary>Fills the arrays of one micro-batch.</summary>
-internal sealed class BatchBuilder(int sequences, int length, bool documentsSeeEachOther, ReferenceLoader? reference)
+internal sealed class BatchBuilder(int sequences, int length, bool documentsSeeEachOther, CombinedReference? reference)
 {
     private readonly int[] _tokens = new int[sequences * length];
     private readonly int[] _documents = new int[sequences * length];

@@ -1,6 +1,6 @@
 using System.Security.Cryptography;
 using System.Text;
-using Rho.Data;
+using Rho.Formats;
 
 namespace Rho.Training;
 

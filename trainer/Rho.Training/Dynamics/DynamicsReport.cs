@@ -1,5 +1,5 @@
 using System.Text.Json;
-using Rho.Data;
+using Rho.Formats;
 using Rho.Model;
 using Rho.Tokenization;
 using Rho.Torch;
@@ -63,7 +63,7 @@ public sealed record DynamicsReport
     public static DynamicsReport Create(DynamicsOptions options, IProgress<double>? progress = null, CancellationToken cancellation = default)
     {
         if (options.Checkpoints.Count < 2) throw new RhoException($"token dynamics need at least two checkpoints, not {options.Checkpoints.Count}");
-        var corpus = Data.Corpus.Open(options.Corpus);
+        var corpus = Formats.Corpus.Open(options.Corpus);
         var sequences = (int)Math.Min(corpus.Sequences, Math.Max(1, options.MaxTokens / corpus.SequenceLength));
         var (tokens, documents) = Read(corpus, sequences);
         var losses = new List<float[]>();

@@ -1,6 +1,6 @@
 using System.Runtime.CompilerServices;
 using Rho.Client;
-using Rho.Data;
+using Rho.Formats;
 
 namespace Rho.Training;
 

@@ -1,4 +1,4 @@
-using Rho.Data;
+using Rho.Formats;
 
 namespace Rho.Training;
 
@@ -15,13 +15,13 @@ internal sealed record StretchLosses(float[] Losses, int Sequences)
 /// <summary>Reads one shard's reference losses in order, from all sources, combined.</summary>
 internal sealed class ShardLosses : IAsyncDisposable
 {
-    private readonly ReferenceLoader _loader;
+    private readonly CombinedReference _reference;
     private readonly Cursor[] _cursors;
 
-    public ShardLosses(ReferenceLoader loader, TokenShard shard, bool documentsSeeEachOther, long firstSequence)
+    public ShardLosses(CombinedReference reference, TokenShard shard, bool documentsSeeEachOther, long firstSequence)
     {
-        (_loader, Shard, NextSequence) = (loader, shard, firstSequence);
-        _cursors = [.. loader.Sources.Select(source => new Cursor(loader, source, shard, documentsSeeEachOther, firstSequence))];
+        (_reference, Shard, NextSequence) = (reference, shard, firstSequence);
+        _cursors = [.. reference.Sources.Select(source => new Cursor(reference, source, shard, documentsSeeEachOther, firstSequence))];
     }
 
     public TokenShard Shard { get; }
@@ -34,8 +34,8 @@ internal sealed class ShardLosses : IAsyncDisposable
         var losses = new float[sequences * Shard.Length];
         var stretch = new StretchLosses(losses, 0)
         {
-            Entropies = _loader.GivesEntropies ? new float[losses.Length] : null,
-            Likely = _loader.TopK > 0 ? LikelyTokens.Empty(losses.Length, _loader.TopK) : null,
+            Entropies = _reference.GivesEntropies ? new float[losses.Length] : null,
+            Likely = _reference.TopK > 0 ? LikelyTokens.Empty(losses.Length, _reference.TopK) : null,
         };
         var read = await _cursors[0].ReadAsync(stretch, cancellation);
         if (_cursors.Length > 1) Scale(losses, 0);
@@ -55,7 +55,7 @@ internal sealed class ShardLosses : IAsyncDisposable
     /// <summary>From losses to weighted log-likelihoods.</summary>
     private void Scale(float[] losses, int source)
     {
-        for (var i = 0; i < losses.Length; i++) losses[i] = (float)(_loader.LogWeights[source] - losses[i]);
+        for (var i = 0; i < losses.Length; i++) losses[i] = (float)(_reference.LogWeights[source] - losses[i]);
     }
 
     /// <summary>The log of the sum of the mixture's parts.</summary>
@@ -63,7 +63,7 @@ internal sealed class ShardLosses : IAsyncDisposable
     {
         for (var i = 0; i < losses.Length; i++)
         {
-            var (a, b) = ((double)logLikelihoods[i], _loader.LogWeights[source] - losses[i]);
+            var (a, b) = ((double)logLikelihoods[i], _reference.LogWeights[source] - losses[i]);
             var high = Math.Max(a, b);
             logLikelihoods[i] = (float)(double.IsNegativeInfinity(high) ? high : high + Math.Log(Math.Exp(a - high) + Math.Exp(b - high)));
         }
@@ -75,7 +75,7 @@ internal sealed class ShardLosses : IAsyncDisposable
     }
 
     /// <summary>One source's place in the shard. Where it fails, it is asked again from the sequence reached, as the policy says.</summary>
-    private sealed class Cursor(ReferenceLoader loader, IReferenceSource source, TokenShard shard, bool documentsSeeEachOther, long firstSequence) : IAsyncDisposable
+    private sealed class Cursor(CombinedReference reference, IReferenceSource source, TokenShard shard, bool documentsSeeEachOther, long firstSequence) : IAsyncDisposable
     {
         private long _position = firstSequence;
         private IAsyncEnumerator<ReferenceBlock>? _blocks;
@@ -127,22 +127,22 @@ internal sealed class ShardLosses : IAsyncDisposable
                 }
                 catch (OperationCanceledException) when (!cancellation.IsCancellationRequested)
                 {
-                    problem = $"no losses for {loader.Patience.TotalSeconds:0} s";
+                    problem = $"no losses for {reference.Patience.TotalSeconds:0} s";
                 }
 
                 await CloseAsync();
                 var waited = DateTimeOffset.UtcNow - started;
-                if (waited >= loader.Patience)
+                if (waited >= reference.Patience)
                 {
                     var failure = $"reference losses of {shard.Path} from sequence {_position} do not come: {problem}";
-                    if (loader.Policy == UnavailablePolicy.Stop) throw new UnavailableException(failure);
-                    if (loader.Policy == UnavailablePolicy.Clm)
+                    if (reference.Policy == UnavailablePolicy.Stop) throw new UnavailableException(failure);
+                    if (reference.Policy == UnavailablePolicy.Clm)
                     {
-                        loader.Warn($"{failure}; training on all tokens of the batches that need them");
+                        reference.Warn($"{failure}; training on all tokens of the batches that need them");
                         return false;
                     }
 
-                    loader.Warn($"{failure}; waiting");
+                    reference.Warn($"{failure}; waiting");
                     started = DateTimeOffset.UtcNow;
                 }
 
@@ -160,8 +160,8 @@ internal sealed class ShardLosses : IAsyncDisposable
             }
 
             // A source that hangs is as bad as one that fails, unless the policy is to wait for it.
-            if (loader.Policy != UnavailablePolicy.Wait) _stop!.CancelAfter(loader.Patience);
-            if (!await loader.MeterAsync(_blocks.MoveNextAsync())) return false;
+            if (reference.Policy != UnavailablePolicy.Wait) _stop!.CancelAfter(reference.Patience);
+            if (!await reference.MeterAsync(_blocks.MoveNextAsync())) return false;
             _stop!.CancelAfter(Timeout.Infinite);
             _block = _blocks.Current;
             _used = 0;
