@@ -139,8 +139,7 @@ public static class CorpusScoring
                         new ShardInWork(corpus, index, client, description, directory, parts.Count(other => other.Shard == index)))).Value;
                     await foreach (var block in client.ScoreShardEncodedAsync(shard.Tokens, corpus.DocumentsSeeEachOther, part.First, part.End, token).ConfigureAwait(false))
                     {
-                        shard.File.WriteEncoded(block.FirstSequence, block.Losses.Span);
-                        shard.File.WriteExtras(block.FirstSequence, block.Entropies.Span, block.TopIds.Span, block.TopLogProbabilities.Span);
+                        shard.File.Write(block.FirstSequence, block.Scores);
                         meter.Add((long)block.Sequences * corpus.SequenceLength, block.FromCache);
                     }
 

@@ -1,6 +1,5 @@
 using Google.Rpc;
 using Grpc.Core;
-using Polly.CircuitBreaker;
 
 namespace Rho.Client;
 
@@ -25,8 +24,6 @@ internal static class ScorerErrors
         return exception switch
         {
             RpcException rpc => Translate(address, rpc),
-            BrokenCircuitException { InnerException: ReplicaFailedException last } => last,
-            BrokenCircuitException => new ReplicaFailedException(address, "failed several times in a row and is left alone for a while", retryAfter: null, isInternal: false, exception),
             TimeoutException or OperationCanceledException => new ReplicaFailedException(address, $"no answer: {exception.Message}", retryAfter: null, isInternal: false, exception),
             _ => exception,
         };

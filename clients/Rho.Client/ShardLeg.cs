@@ -4,7 +4,6 @@ using Google.Protobuf;
 using Grpc.Core;
 using Rho.Data;
 using Rho.Protocol.Scoring.V1;
-using WireBlock = Rho.Protocol.Scoring.V1.LossBlock;
 
 namespace Rho.Client;
 
@@ -25,7 +24,7 @@ internal sealed class ShardLeg(
     public async IAsyncEnumerable<EncodedLossBlock> ReadAsync(long firstSequence, long end, [EnumeratorCancellation] CancellationToken token)
     {
         var nextToken = firstSequence * shard.Length;
-        WireBlock? begun = null; // a sequence whose scores come in several messages
+        EncodedScores? begun = null; // of a sequence whose scores come in several messages
         while (nextToken < end * shard.Length)
         {
             var response = await NextAsync(token).ConfigureAwait(false);
@@ -36,22 +35,18 @@ internal sealed class ShardLeg(
                     break;
                 case ScoreShardResponse.KindOneofCase.Block:
                     var block = response.Block;
-                    var tokens = Tokens(block.Scores);
-                    if (block.FirstToken != nextToken || tokens == 0 || tokens > end * shard.Length - nextToken)
-                        throw Broken($"sent scores of tokens {block.FirstToken} to {block.FirstToken + tokens} where {nextToken} was next and {end * shard.Length} the end");
-                    ClientMetrics.Tokens.Add(tokens, new KeyValuePair<string, object?>("source", block.Source == LossSource.Cache ? "cache" : "scored"));
-                    nextToken += tokens;
-                    begun = begun is null ? block : Join(begun, block);
-                    var have = Tokens(begun.Scores);
-                    var whole = have / shard.Length;
+                    var scores = block.Scores.ToDomain(options.Format, address);
+                    if (block.FirstToken != nextToken || scores.Tokens == 0 || scores.Tokens > end * shard.Length - nextToken)
+                        throw Broken($"sent scores of tokens {block.FirstToken} to {block.FirstToken + scores.Tokens} where {nextToken} was next and {end * shard.Length} the end");
+                    ClientMetrics.Tokens.Add(scores.Tokens, new KeyValuePair<string, object?>("source", block.Source == LossSource.Cache ? "cache" : "scored"));
+                    nextToken += scores.Tokens;
+                    if (begun is { } before) scores = before.With(scores);
+                    begun = scores;
+                    var first = nextToken - scores.Tokens;
+                    var whole = scores.Tokens / shard.Length;
                     if (whole == 0) break;
-                    if (begun.FirstToken % shard.Length != 0 || whole * shard.Length != have) throw Broken($"cut scores inside a sequence after whole ones, at token {nextToken}");
-                    yield return new EncodedLossBlock(begun.FirstToken / shard.Length, whole, begun.Scores.Losses.Memory, begun.Source == LossSource.Cache)
-                    {
-                        Entropies = begun.Scores.Entropies.Memory,
-                        TopIds = begun.Scores.TopIds.Memory,
-                        TopLogProbabilities = begun.Scores.TopLogProbabilities.Memory,
-                    };
+                    if (first % shard.Length != 0 || whole * shard.Length != scores.Tokens) throw Broken($"cut scores inside a sequence after whole ones, at token {nextToken}");
+                    yield return new EncodedLossBlock(first / shard.Length, whole, scores, block.Source == LossSource.Cache);
                     begun = null;
                     break;
                 case ScoreShardResponse.KindOneofCase.Waiting or ScoreShardResponse.KindOneofCase.Opened:
@@ -130,25 +125,6 @@ internal sealed class ShardLeg(
         }
 
         await call.RequestStream.CompleteAsync().ConfigureAwait(false);
-    }
-
-    private int Tokens(Scores scores) => scores.Tokens(options) ?? throw Broken("sent scores whose parts are not of the same number of tokens");
-
-    private static WireBlock Join(WireBlock first, WireBlock second)
-    {
-        static ByteString Both(ByteString a, ByteString b) => b.Length == 0 ? a : UnsafeByteOperations.UnsafeWrap((byte[])[.. a.Span, .. b.Span]);
-        return new WireBlock
-        {
-            FirstToken = first.FirstToken,
-            Source = first.Source,
-            Scores = new Scores
-            {
-                Losses = Both(first.Scores.Losses, second.Scores.Losses),
-                Entropies = Both(first.Scores.Entropies, second.Scores.Entropies),
-                TopIds = Both(first.Scores.TopIds, second.Scores.TopIds),
-                TopLogProbabilities = Both(first.Scores.TopLogProbabilities, second.Scores.TopLogProbabilities),
-            },
-        };
     }
 
     private ReplicaFailedException Broken(string what) =>

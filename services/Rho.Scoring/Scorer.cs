@@ -1,4 +1,5 @@
 using Microsoft.Extensions.Logging;
+using Rho.Data;
 using Rho.Scoring.Caching;
 using Rho.Scoring.Sequences;
 using Rho.Scoring.Shards;

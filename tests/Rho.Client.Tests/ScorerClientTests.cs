@@ -80,13 +80,13 @@ public sealed class ScorerClientTests : IAsyncDisposable
                     var token = tokens[block.FirstSequence * length + i];
                     if (float.IsNaN(block.Losses[i]))
                     {
-                        Assert.True(float.IsNaN(block.Entropies[i]) && float.IsNaN(block.TopLogProbabilities[i * 5 + 4]));
+                        Assert.True(float.IsNaN(block.Scores.Entropies[i]) && float.IsNaN(block.Scores.TopLogProbabilities[i * 5 + 4]));
                         continue;
                     }
 
-                    Assert.Equal(block.Losses[i] / 2, block.Entropies[i], 0.01);
-                    Assert.Equal((token + 3) % 1000, block.TopIds[i * 5 + 3]);
-                    Assert.Equal(-3.5f, block.TopLogProbabilities[i * 5 + 3]);
+                    Assert.Equal(block.Losses[i] / 2, block.Scores.Entropies[i], 0.01);
+                    Assert.Equal((token + 3) % 1000, block.Scores.TopIds[i * 5 + 3]);
+                    Assert.Equal(-3.5f, block.Scores.TopLogProbabilities[i * 5 + 3]);
                 }
 
                 Assert.Equal(next, block.FirstSequence);
@@ -117,7 +117,7 @@ public sealed class ScorerClientTests : IAsyncDisposable
         var parts = await Task.WhenAll(Enumerable.Range(0, (int)((4000 + segment - 1) / segment)).Select(async i =>
         {
             var bytes = new List<byte>();
-            await foreach (var block in client.ScoreShardEncodedAsync(shard, true, i * segment, Math.Min(4000, (i + 1) * segment))) bytes.AddRange(block.Losses.Span);
+            await foreach (var block in client.ScoreShardEncodedAsync(shard, true, i * segment, Math.Min(4000, (i + 1) * segment))) bytes.AddRange(block.Scores.Losses.Span);
             return bytes;
         })).WaitAsync(TestData.Patience);
 
@@ -365,9 +365,9 @@ public sealed class ScorerClientTests : IAsyncDisposable
             var (losses, entropies, ids, logProbabilities) = (new float[tokens.Length], new float[tokens.Length], new int[tokens.Length * 5], new float[tokens.Length * 5]);
             new HashModel().Score(tokens, 1, tokens.Length, [], losses, entropies, 5, ids, logProbabilities, CancellationToken.None);
             Assert.Equal(losses, answer.Losses);
-            Assert.Equal(TestData.Rounded(entropies), answer.Entropies);
-            Assert.Equal(ids, answer.TopIds);
-            Assert.Equal(TestData.Rounded(logProbabilities), answer.TopLogProbabilities);
+            Assert.Equal(TestData.Rounded(entropies), answer.Scores.Entropies);
+            Assert.Equal(ids, answer.Scores.TopIds);
+            Assert.Equal(TestData.Rounded(logProbabilities), answer.Scores.TopLogProbabilities);
         }
 
         Assert.Equal(3, answered);

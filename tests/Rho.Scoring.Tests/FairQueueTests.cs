@@ -75,8 +75,7 @@ public sealed class FairQueueTests
         Sequences = sequences,
         Length = length,
         MayShareBatch = mayShare,
-        Format = new ScoreFormat(Data.LossEncoding.F16),
-        Losses = new float[sequences * length],
+        Format = new Data.ScoreFormat(Data.LossEncoding.F16),
         Cancellation = cancellation,
     };
 

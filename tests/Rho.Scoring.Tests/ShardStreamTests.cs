@@ -306,11 +306,8 @@ public sealed class ShardStreamTests : IDisposable
             }
 
             Assert.Equal(next, ready.FirstToken);
-            var count = ready.Count;
-            var losses = new float[count];
-            LossCodec.Decode(ready.Scores.Losses(ready.Skip, count).Span, LossEncoding.F16, losses);
-            next += count;
-            yield return losses;
+            next += ready.Scores.Tokens;
+            yield return ready.Scores.Decode().Losses;
         }
 
         Assert.Equal(shard.Sequences * shard.Length, next);

@@ -159,9 +159,7 @@ public sealed class SharedCacheTests : IDisposable
             await foreach (var ready in stream.RunAsync(default))
             {
                 if (ready.NeedsTokens) continue;
-                var decoded = new float[ready.Count];
-                LossCodec.Decode(ready.Scores.Losses(ready.Skip, ready.Count).Span, LossEncoding.F16, decoded);
-                losses.AddRange(decoded);
+                losses.AddRange(ready.Scores.Decode().Losses);
             }
 
             return [.. losses];

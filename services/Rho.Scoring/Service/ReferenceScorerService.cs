@@ -122,10 +122,10 @@ internal sealed class ReferenceScorerService(Scorer scorer) : ReferenceScorer.Re
 
                 if (started != 0) scorer.Metrics.FirstLossSeconds.Record(Stopwatch.GetElapsedTime(started).TotalSeconds);
                 started = 0;
-                foreach (var (first, count, scores) in ready.Scores.ToMessages(format, request.Grid.Length, ready.Skip, ready.Count))
+                foreach (var (first, count, scores) in ready.Scores.ToMessages(request.Grid.Length))
                 {
                     stop.Token.ThrowIfCancellationRequested();
-                    var firstToken = ready.FirstToken + first - ready.Skip;
+                    var firstToken = ready.FirstToken + first;
                     // A message is written whole or not at all: a write that the stopping service cancelled would end the call without its trailer.
                     await MeasuredAsync(responses.WriteAsync(
                         new ScoreShardResponse { Block = new LossBlock { FirstToken = firstToken, Scores = scores, Source = ready.FromCache ? LossSource.Cache : LossSource.Scored } },
@@ -158,7 +158,7 @@ internal sealed class ReferenceScorerService(Scorer scorer) : ReferenceScorer.Re
             {
                 await foreach (var result in sequences.Results.ReadAllAsync(stop.Token))
                 {
-                    foreach (var (first, _, scores) in result.Scores.ToMessages(format, result.Scores.Tokens, 0, result.Scores.Tokens))
+                    foreach (var (first, _, scores) in result.Scores.ToMessages(result.Scores.Tokens))
                         await MeasuredAsync(responses.WriteAsync(new ScoreResponse { Id = result.Id, FirstToken = first, Scores = scores }, context.CancellationToken));
                     sequences.Sent(result);
                 }

@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using Rho.Data;
 
 namespace Rho.Scoring.Shards;
 
@@ -48,12 +49,10 @@ public sealed record ShardRequest
 /// <summary>What a shard's stream has for its client: scores in order, or the wish for the shard's tokens.</summary>
 /// <param name="NeedsTokens">The losses are not cached and this stream is to score them: tokens, please. Comes at most once.</param>
 /// <param name="FirstToken">Where the scores begin in the shard.</param>
-/// <param name="Skip">How many of the scores' tokens lie before what was asked for.</param>
-/// <param name="Count">How many of them after those were asked for.</param>
 [StructLayout(LayoutKind.Auto)]
-public readonly record struct ShardEvent(bool NeedsTokens, long FirstToken, EncodedScores Scores, int Skip, int Count, bool FromCache)
+public readonly record struct ShardEvent(bool NeedsTokens, long FirstToken, EncodedScores Scores, bool FromCache)
 {
-    public static ShardEvent TokensPlease => new(NeedsTokens: true, 0, default, 0, 0, FromCache: false);
+    public static ShardEvent TokensPlease => new(NeedsTokens: true, 0, default, FromCache: false);
 }
 
 /// <summary>The client's tokens once they were asked for; null where the client ended its stream.</summary>

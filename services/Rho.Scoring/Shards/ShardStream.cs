@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Runtime.CompilerServices;
 using Microsoft.Extensions.Logging;
+using Rho.Data;
 using Rho.Scoring.Caching;
 
 namespace Rho.Scoring.Shards;
@@ -131,7 +132,7 @@ internal sealed class ShardStream : IAsyncDisposable
         var skip = (int)Math.Max(0, _request.FirstSequence - first) * grid.Length;
         if (fromCache) _metrics.CacheTokens.Add(grid.TokensIn(chunk), new KeyValuePair<string, object?>("store", _store.Kind));
         var count = (int)Math.Min(grid.TokensIn(chunk), (_request.EndSequence - first) * grid.Length) - skip;
-        return new ShardEvent(NeedsTokens: false, first * grid.Length + skip, new EncodedScores(_request.Format, payload), skip, count, fromCache);
+        return new ShardEvent(NeedsTokens: false, grid.FirstToken(chunk) + skip, new EncodedScores(_request.Format, payload).Slice(skip, count), fromCache);
     }
 
     private async Task<IReadOnlyList<byte[]>> ReadStoreAsync(int chunk, int end, CancellationToken cancellation)
