@@ -194,7 +194,7 @@ public static class CorpusScoring
 
     /// <summary>
     /// Whole shards where there are many; otherwise parts of them that scorers lease on their own, so that all streams have work to
-    /// the end. Each part costs one more way of the shard's tokens over the wire.
+    /// the end. A scorer that meets a shard asks for all of it once, and for no more than a part's tokens from then on.
     /// </summary>
     private static List<Part> Parts(Corpus corpus, List<int> missing, int streams, long segment)
     {

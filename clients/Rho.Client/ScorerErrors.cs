@@ -29,6 +29,20 @@ internal static class ScorerErrors
         };
     }
 
+    /// <summary>Sends a message. What a connection that ends under it throws is a call that failed, no fault of the caller's data.</summary>
+    /// <exception cref="RpcException">The call has ended or its connection has.</exception>
+    public static async Task SendAsync<T>(this IClientStreamWriter<T> requests, T message, CancellationToken cancellation)
+    {
+        try
+        {
+            await requests.WriteAsync(message, cancellation).ConfigureAwait(false);
+        }
+        catch (Exception e) when (e is IOException or HttpRequestException)
+        {
+            throw new RpcException(new Grpc.Core.Status(StatusCode.Unavailable, e.Message, e));
+        }
+    }
+
     private static Exception Translate(string address, RpcException exception)
     {
         var detail = exception.Status.Detail;

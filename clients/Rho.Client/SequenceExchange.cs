@@ -89,7 +89,7 @@ internal sealed class SequenceExchange(
 
     private async Task SendAllAsync(IClientStreamWriter<ScoreRequest> requests, CancellationToken token)
     {
-        await requests.WriteAsync(
+        await requests.SendAsync(
             new ScoreRequest
             {
                 Open = new ScoreOpen
@@ -140,7 +140,7 @@ internal sealed class SequenceExchange(
             message.Layout = UnsafeByteOperations.UnsafeWrap(layout);
         }
 
-        return requests.WriteAsync(new ScoreRequest { Sequence = message }, token);
+        return requests.SendAsync(new ScoreRequest { Sequence = message }, token);
     }
 
     /// <summary>The sequence that a message completes, if it does.</summary>

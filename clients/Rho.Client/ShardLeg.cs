@@ -31,7 +31,7 @@ internal sealed class ShardLeg(
             switch (response.KindCase)
             {
                 case ScoreShardResponse.KindOneofCase.SendTokens:
-                    _uploading = UploadAsync(token);
+                    _uploading = UploadAsync(_uploading, Ranges(response.SendTokens), token);
                     break;
                 case ScoreShardResponse.KindOneofCase.Block:
                     var block = response.Block;
@@ -85,11 +85,12 @@ internal sealed class ShardLeg(
         throw Broken("ended the stream before the shard's last sequence");
     }
 
-    private async Task UploadAsync(CancellationToken token)
+    private async Task UploadAsync(Task before, List<(long First, long End)> ranges, CancellationToken token)
     {
         try
         {
-            await SendTokensAsync(token).ConfigureAwait(false);
+            await before.ConfigureAwait(false);
+            foreach (var (first, end) in ranges) await SendTokensAsync(first, end, token).ConfigureAwait(false);
         }
         catch (Exception e) when (e is not (RpcException or InvalidOperationException or OperationCanceledException))
         {
@@ -99,16 +100,24 @@ internal sealed class ShardLeg(
         }
     }
 
-    private async Task SendTokensAsync(CancellationToken token)
+    private List<(long First, long End)> Ranges(SendTokens wanted)
+    {
+        if (wanted.Ranges.Count == 0) return [(0, shard.Sequences)];
+        if (wanted.Ranges.FirstOrDefault(range => range.FirstSequence < 0 || range.EndSequence <= range.FirstSequence || range.EndSequence > shard.Sequences) is { } wrong)
+            throw Broken($"asked for tokens of sequences {wrong.FirstSequence} to {wrong.EndSequence} of {shard.Sequences}");
+        return [.. wanted.Ranges.Select(range => (range.FirstSequence, range.EndSequence))];
+    }
+
+    private async Task SendTokensAsync(long first, long end, CancellationToken token)
     {
         using var stop = CancellationTokenSource.CreateLinkedTokenSource(token, _stop.Token);
         var width = shard.TokenType.Size();
         var atOnce = MessageBytes / (width + (identity.HasLayout ? 1 : 0));
         var sequences = Math.Max(1, atOnce / shard.Length);
         var layout = identity.HasLayout ? new byte[sequences * shard.Length] : [];
-        for (long sequence = 0; sequence < shard.Sequences; sequence += sequences)
+        for (var sequence = first; sequence < end; sequence += sequences)
         {
-            var count = (int)Math.Min(sequences, shard.Sequences - sequence);
+            var count = (int)Math.Min(sequences, end - sequence);
             if (identity.HasLayout) identity.ReadLayout(shard, sequence, layout.AsSpan(0, count * shard.Length));
             for (var start = 0; start < count * shard.Length; start += atOnce)
             {
@@ -119,12 +128,10 @@ internal sealed class ShardLeg(
                     Tokens = ByteString.CopyFrom(shard.TokenBytes(sequence, count).Slice(start * width, tokens * width)),
                 };
                 if (identity.HasLayout) block.Layout = ByteString.CopyFrom(layout, start, tokens);
-                await call.RequestStream.WriteAsync(new ScoreShardRequest { Tokens = block }, stop.Token).ConfigureAwait(false);
+                await call.RequestStream.SendAsync(new ScoreShardRequest { Tokens = block }, stop.Token).ConfigureAwait(false);
                 ClientMetrics.UploadedTokens.Add(tokens);
             }
         }
-
-        await call.RequestStream.CompleteAsync().ConfigureAwait(false);
     }
 
     private ReplicaFailedException Broken(string what) =>

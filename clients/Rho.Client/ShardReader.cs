@@ -50,6 +50,7 @@ internal sealed class ShardReader(
             FirstSequence = firstSequence,
             EndSequence = end,
             Format = options.Format.ToWire(),
+            TokenRanges = true,
         },
     };
 
@@ -108,7 +109,7 @@ internal sealed class ShardReader(
             using var ending = silence.Token.UnsafeRegister(static state => ((IDisposable)state!).Dispose(), call);
             try
             {
-                await call.RequestStream.WriteAsync(open, silence.Token).ConfigureAwait(false);
+                await call.RequestStream.SendAsync(open, silence.Token).ConfigureAwait(false);
                 if (!await call.ResponseStream.MoveNext(silence.Token).ConfigureAwait(false) || call.ResponseStream.Current.KindCase != ScoreShardResponse.KindOneofCase.Opened)
                     throw new RhoException($"{replica.Address} answered ScoreShard without `opened`: it is no scorer of this version");
             }

@@ -27,6 +27,8 @@ internal sealed class Scorer(
 {
     private const int CoverageAtOnce = 16;
 
+    private readonly VerifiedShards _verified = new();
+
     public IReadOnlyList<ServedReference> References => references;
 
     public ScoringMetrics Metrics => metrics;
@@ -66,7 +68,7 @@ internal sealed class Scorer(
     public ShardStream OpenShard(ServedReference reference, ShardRequest request, TokenSource tokens)
     {
         request.Validate(MaxSequenceLength(reference), options.MaxShardTokens);
-        return new ShardStream(request, reference, store, options, tokens, metrics, logger);
+        return new ShardStream(request, reference, store, _verified, options, tokens, metrics, logger);
     }
 
     public SequenceStream OpenSequences(ServedReference reference, string client, ScoreFormat format) =>

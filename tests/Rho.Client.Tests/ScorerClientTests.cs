@@ -1,3 +1,5 @@
+using System.Diagnostics;
+using System.Diagnostics.Metrics;
 using Rho.Data;
 using Rho.Model;
 using Rho.Scoring;
@@ -126,6 +128,31 @@ public sealed class ScorerClientTests : IAsyncDisposable
         Assert.Equal(TestData.Expected(shard, true), losses);
         Assert.Equal(2_800_000, models.Sum(model => model.TokensScored - 256));
         Assert.All(models, model => Assert.InRange(model.TokensScored, 700_000, 2_100_000));
+    }
+
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public async Task ScoreShard_PartOfAShardThatTheScorerHasMet_SendsThePartsTokensOnly(bool documentsSeeEachOther)
+    {
+        using var shard = TestData.Shard(_folder["shard"], 300, 700, seed: 4711, withDocuments: true);
+        var client = Client(Address(await StartAsync(new HashModel())));
+        var expected = TestData.Expected(shard, documentsSeeEachOther);
+        Assert.Equal(300 * 700, await ReadAsync(0, 10));
+        Assert.Equal((161 - 92) * 700, await ReadAsync(100, 150)); // chunks have 23 sequences
+
+        async Task<long> ReadAsync(int first, int end)
+        {
+            using var call = new Activity("test").Start(); // so that what other tests send is not counted
+            var sent = 0L;
+            using var meter = new MeterListener { InstrumentPublished = (instrument, listener) => { if (instrument.Name == "rho.client.tokens_sent") listener.EnableMeasurementEvents(instrument); } };
+            meter.SetMeasurementEventCallback<long>((_, tokens, _, _) => { if (Activity.Current?.TraceId == call.TraceId) Interlocked.Add(ref sent, tokens); });
+            meter.Start();
+            var losses = new List<float>();
+            await foreach (var block in client.ScoreShardEncodedAsync(shard, documentsSeeEachOther, first, end)) losses.AddRange(block.Scores.Decode().Losses);
+            Assert.Equal(expected[(first * 700)..(end * 700)], losses);
+            return Interlocked.Read(ref sent);
+        }
     }
 
     [Fact]

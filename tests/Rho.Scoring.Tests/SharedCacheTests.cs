@@ -154,7 +154,7 @@ public sealed class SharedCacheTests : IDisposable
             using var reference = await ServedReference.StartAsync(new HashModel { Rate = 400_000 }, new ScoringOptions(), _metrics, watch: null, default);
             await using var store = await StoreAsync(server);
             await using var stream = new ShardStream(
-                Requests.Of(shard, client: Guid.NewGuid().ToString()), reference, store, new ScoringOptions(), Requests.Source(shard), _metrics, NullLogger.Instance);
+                Requests.Of(shard, client: Guid.NewGuid().ToString()), reference, store, new VerifiedShards(), new ScoringOptions(), Requests.Source(shard), _metrics, NullLogger.Instance);
             var losses = new List<float>();
             await foreach (var ready in stream.RunAsync(default))
             {

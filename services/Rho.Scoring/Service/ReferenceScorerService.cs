@@ -103,7 +103,7 @@ internal sealed class ReferenceScorerService(Scorer scorer) : ReferenceScorer.Re
             var reference = scorer.Find(open.Reference, open.TokenizerFingerprint);
             var format = open.Format.ToDomain();
             reference.Check(format);
-            var request = open.Shard.ToDomain(ClientOf(context), open.FirstSequence, open.EndSequence, format);
+            var request = open.Shard.ToDomain(ClientOf(context), open.FirstSequence, open.EndSequence, format) with { TakesRanges = open.TokenRanges };
             Activity.Current?.SetTag("rho.shard", request.Sha256);
             Activity.Current?.SetTag("rho.first_sequence", request.FirstSequence);
             await using var shard = scorer.OpenShard(reference, request, cancellation => NextBlockAsync(requests, cancellation));
@@ -114,9 +114,9 @@ internal sealed class ReferenceScorerService(Scorer scorer) : ReferenceScorer.Re
             while (await NextAsync(events, () => responses.WriteAsync(new ScoreShardResponse { Waiting = Waiting(reference) }, context.CancellationToken), stop))
             {
                 var ready = events.Current;
-                if (ready.NeedsTokens)
+                if (ready.Wanted is { } wanted)
                 {
-                    await responses.WriteAsync(new ScoreShardResponse { SendTokens = new SendTokens() }, context.CancellationToken);
+                    await responses.WriteAsync(new ScoreShardResponse { SendTokens = wanted.ToMessage() }, context.CancellationToken);
                     continue;
                 }
 

@@ -49,6 +49,9 @@ internal static class WireFormat
         };
     }
 
+    public static Wire.SendTokens ToMessage(this IReadOnlyList<SequenceRange> wanted) =>
+        new() { Ranges = { wanted.Select(range => new Wire.SequenceRange { FirstSequence = range.First, EndSequence = range.End }) } };
+
     public static TokenBlock ToDomain(this Wire.TokenBlock block) => new(block.FirstToken, block.Tokens.Memory, block.Layout.Memory);
 
     public static SequenceRequest ToDomain(this Wire.Sequence sequence, Wire.TokenType type)

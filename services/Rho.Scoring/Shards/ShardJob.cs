@@ -175,7 +175,8 @@ internal sealed class ShardJob : IAsyncDisposable
             _admitted.Dispose();
         }
 
-        // The segment of a chunk: who stores it, and which of its chunks are stored already. Null where another replica has leased it.
+        // The segment of a chunk: who stores it, and which of its chunks are stored already. Null where another replica has leased it,
+        // or where there are no tokens of what is missing in it.
         async Task<(SegmentWriter Writer, bool[] Present)?> EnterAsync(int chunk)
         {
             var end = Math.Min(endChunk, chunk + ChunkGrid.SegmentChunks);
@@ -193,6 +194,13 @@ internal sealed class ShardJob : IAsyncDisposable
                 {
                     _logger.LogDebug("Shard {Shard} goes on without cache: {Reason}", _key.Shard, e.Message);
                 }
+            }
+
+            if (Enumerable.Range(chunk, stored.Length).Any(other => !stored[other - chunk] && !_spool.Holds(other)))
+            {
+                // Was stored when this job began and is no more: the stream asks for its tokens.
+                if (lease is not null) await lease.DisposeAsync().ConfigureAwait(false);
+                return null;
             }
 
             return (new SegmentWriter(_key, ChunkGrid.SegmentOf(chunk), _store, lease, despiteLease: false, _metrics, _logger), stored);
