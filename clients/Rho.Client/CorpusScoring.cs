@@ -139,8 +139,7 @@ public static class CorpusScoring
                         new ShardInWork(corpus, index, client, description, directory, parts.Count(other => other.Shard == index)))).Value;
                     await foreach (var block in client.ScoreShardEncodedAsync(shard.Tokens, corpus.DocumentsSeeEachOther, part.First, part.End, token).ConfigureAwait(false))
                     {
-                        shard.File.WriteEncoded(block.FirstSequence, block.Losses.Span);
-                        shard.File.WriteExtras(block.FirstSequence, block.Entropies.Span, block.TopIds.Span, block.TopLogProbabilities.Span);
+                        shard.File.Write(block.FirstSequence, block.Scores);
                         meter.Add((long)block.Sequences * corpus.SequenceLength, block.FromCache);
                     }
 
@@ -195,7 +194,7 @@ public static class CorpusScoring
 
     /// <summary>
     /// Whole shards where there are many; otherwise parts of them that scorers lease on their own, so that all streams have work to
-    /// the end. Each part costs one more way of the shard's tokens over the wire.
+    /// the end. A scorer that meets a shard asks for all of it once, and for no more than a part's tokens from then on.
     /// </summary>
     private static List<Part> Parts(Corpus corpus, List<int> missing, int streams, long segment)
     {

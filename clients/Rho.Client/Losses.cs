@@ -19,49 +19,28 @@ public sealed record ReferenceDescription(
 }
 
 /// <summary>Losses of consecutive sequences of a shard.</summary>
-/// <param name="Losses">[Sequences * Length] nats, -ln p(token | earlier ones of its sequence); NaN where there is no loss.</param>
-public sealed record LossBlock(long FirstSequence, int Sequences, int Length, float[] Losses)
+/// <param name="Scores">[Sequences * Length] with what <see cref="ScorerClientOptions"/> ask for beside losses.</param>
+public sealed record LossBlock(long FirstSequence, int Sequences, int Length, TokenScores Scores)
 {
-    /// <summary>[Sequences * Length] entropy of the distribution that each loss is taken from, nats; empty unless <see cref="ScorerClientOptions.Entropy"/> asks for it.</summary>
-    public float[] Entropies { get; init; } = [];
-
-    /// <summary>[Sequences * Length * TopK] most likely tokens, the likeliest first; empty unless <see cref="ScorerClientOptions.TopK"/> asks for them.</summary>
-    public int[] TopIds { get; init; } = [];
-
-    /// <summary>[Sequences * Length * TopK] their ln p.</summary>
-    public float[] TopLogProbabilities { get; init; } = [];
+    /// <summary>[Sequences * Length] nats, -ln p(token | earlier ones of its sequence); NaN where there is no loss.</summary>
+    public float[] Losses => Scores.Losses;
 }
 
-/// <summary>Losses as they were sent and are stored: [Sequences * Length] in the client's encoding, and what else was asked for.</summary>
+/// <summary>Losses of consecutive sequences of a shard as they were sent and are stored.</summary>
+/// <param name="Scores">[Sequences * Length] in the client's encoding, with what else was asked for.</param>
 /// <param name="FromCache">Whether the scorer had them in its cache.</param>
-public sealed record EncodedLossBlock(long FirstSequence, int Sequences, ReadOnlyMemory<byte> Losses, bool FromCache)
-{
-    /// <summary>[Sequences * Length] F16.</summary>
-    public ReadOnlyMemory<byte> Entropies { get; init; }
-
-    /// <summary>[Sequences * Length * TopK] U32.</summary>
-    public ReadOnlyMemory<byte> TopIds { get; init; }
-
-    /// <summary>[Sequences * Length * TopK] F16.</summary>
-    public ReadOnlyMemory<byte> TopLogProbabilities { get; init; }
-}
+public sealed record EncodedLossBlock(long FirstSequence, int Sequences, EncodedScores Scores, bool FromCache);
 
 /// <summary>A sequence to be scored on the fly.</summary>
 /// <param name="Id">Comes back with the losses; unique among the sequences that wait for theirs.</param>
 /// <param name="Documents">Per token the number of its document in the sequence, not seen by other documents, and -1 for padding; null: one document, no padding.</param>
 public sealed record SequenceTokens(ulong Id, int[] Tokens, int[]? Documents = null);
 
-/// <param name="Losses">[length] nats; NaN where there is no loss.</param>
-public sealed record SequenceLosses(ulong Id, float[] Losses)
+/// <param name="Scores">[length] with what <see cref="ScorerClientOptions"/> ask for beside losses.</param>
+public sealed record SequenceLosses(ulong Id, TokenScores Scores)
 {
-    /// <summary>[length] as <see cref="LossBlock.Entropies"/>.</summary>
-    public float[] Entropies { get; init; } = [];
-
-    /// <summary>[length * TopK] as <see cref="LossBlock.TopIds"/>.</summary>
-    public int[] TopIds { get; init; } = [];
-
-    /// <summary>[length * TopK] as <see cref="LossBlock.TopLogProbabilities"/>.</summary>
-    public float[] TopLogProbabilities { get; init; } = [];
+    /// <summary>[length] nats; NaN where there is no loss.</summary>
+    public float[] Losses => Scores.Losses;
 }
 
 /// <summary>A scorer's limits and load at a moment.</summary>

@@ -7,24 +7,23 @@ using System.Security.Cryptography;
 using System.Security.Cryptography.X509Certificates;
 using Grpc.Core;
 using Grpc.Net.Client;
-using Polly;
-using Polly.CircuitBreaker;
 using Rho.Protocol.Scoring.V1;
 
 namespace Rho.Client;
 
-/// <summary>One scorer process: its channel, its circuit and what is known of its load.</summary>
+/// <summary>One scorer process: its channel, how it is and what is known of its load.</summary>
 internal sealed class Replica : IDisposable
 {
     private static readonly TimeSpan InfoLifetime = TimeSpan.FromSeconds(1);
     private static readonly TimeSpan InfoTimeout = TimeSpan.FromSeconds(1);
     private static readonly TimeSpan AvoidAfterFailure = TimeSpan.FromSeconds(3);
+    private const int MostFailures = 5;
 
     private readonly GrpcChannel _channel;
-    private readonly CircuitBreakerStateProvider _state = new();
     private readonly SemaphoreSlim _asking = new(1);
     private long _askedAt;
     private long _failedAt;
+    private int _failures;
     private long _ownTokens;
     private InfoResponse? _info;
 
@@ -33,32 +32,18 @@ internal sealed class Replica : IDisposable
         Address = address;
         _channel = channel;
         Client = new ReferenceScorer.ReferenceScorerClient(channel);
-        Circuit = new ResiliencePipelineBuilder()
-            .AddCircuitBreaker(new CircuitBreakerStrategyOptions
-            {
-                ShouldHandle = new PredicateBuilder().Handle<ReplicaFailedException>(),
-                FailureRatio = 0.5,
-                MinimumThroughput = 3,
-                SamplingDuration = TimeSpan.FromSeconds(20),
-                BreakDuration = TimeSpan.FromSeconds(5),
-                StateProvider = _state,
-            })
-            .Build();
     }
 
     public string Address { get; }
 
     public ReferenceScorer.ReferenceScorerClient Client { get; }
 
-    /// <summary>Opens when the replica failed several times in a row.</summary>
-    public ResiliencePipeline Circuit { get; }
+    /// <summary>Whether what it described of itself is what the client wants.</summary>
+    public bool HasAgreed { get; set; }
 
-    /// <summary>What it described of itself and the client agreed with; null before.</summary>
-    public ReferenceDescription? Agreed { get; set; }
-
-    public bool IsOpen => _state.CircuitState is CircuitState.Open or CircuitState.Isolated;
-
-    public bool FailedLately => Interlocked.Read(ref _failedAt) is not 0 and var at && Stopwatch.GetElapsedTime(at) < AvoidAfterFailure;
+    /// <summary>Whether it is to be left alone where there are others: for a while after a failure, for longer after several in a row.</summary>
+    public bool FailedLately => Volatile.Read(ref _failures) is > 0 and var failures
+        && Stopwatch.GetElapsedTime(Interlocked.Read(ref _failedAt)) < AvoidAfterFailure * Math.Min(failures, MostFailures);
 
     public bool Draining => _info?.Draining == true;
 
@@ -68,13 +53,18 @@ internal sealed class Replica : IDisposable
     /// <summary>Counts tokens that this client asks of the replica until they are done or the reservation is disposed.</summary>
     public Reservation Reserve(long tokens) => new(this, tokens);
 
-    /// <summary>Others are preferred for a while.</summary>
-    public void MarkFailed() => Interlocked.Exchange(ref _failedAt, Stopwatch.GetTimestamp());
+    public void MarkFailed()
+    {
+        Interlocked.Exchange(ref _failedAt, Stopwatch.GetTimestamp());
+        Interlocked.Increment(ref _failures);
+    }
+
+    public void MarkWell() => Volatile.Write(ref _failures, 0);
 
     /// <summary>Asks for the replica's load, unless that is known well enough; a replica that does not answer is avoided for a while.</summary>
     public async Task RefreshAsync(Metadata headers, CancellationToken cancellation)
     {
-        if (_askedAt != 0 && Stopwatch.GetElapsedTime(_askedAt) < InfoLifetime || FailedLately || IsOpen) return;
+        if (_askedAt != 0 && Stopwatch.GetElapsedTime(_askedAt) < InfoLifetime || FailedLately) return;
         if (!await _asking.WaitAsync(TimeSpan.Zero, cancellation).ConfigureAwait(false)) return;
         try
         {
@@ -109,7 +99,14 @@ internal sealed class Replica : IDisposable
             Interlocked.Add(ref replica._ownTokens, tokens);
         }
 
-        public Replica Replica { get; }
+        public Replica Replica { get; private set; }
+
+        public void MoveTo(Replica other)
+        {
+            Interlocked.Add(ref Replica._ownTokens, -_left);
+            Interlocked.Add(ref other._ownTokens, _left);
+            Replica = other;
+        }
 
         public void Done(long tokens)
         {
@@ -199,7 +196,6 @@ internal sealed class Replicas : IAsyncDisposable
         {
             return all
                 .OrderBy(replica => replica == except)
-                .ThenBy(replica => replica.IsOpen)
                 .ThenBy(replica => replica.FailedLately || replica.Draining)
                 .ThenBy(replica => replica.Load)
                 .ThenBy(_ => Random.Shared.Next())

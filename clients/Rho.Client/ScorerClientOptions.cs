@@ -25,6 +25,8 @@ public sealed record ScorerClientOptions
     /// <summary>Also fetch this many most likely tokens with their log-probabilities, at each token.</summary>
     public int TopK { get; init; }
 
+    internal ScoreFormat Format => new(Encoding, Entropy, TopK);
+
     /// <summary>Sent as "authorization: Bearer KEY".</summary>
     public string? ApiKey { get; init; }
 

@@ -1,6 +1,5 @@
 using Google.Rpc;
 using Grpc.Core;
-using Polly.CircuitBreaker;
 
 namespace Rho.Client;
 
@@ -25,11 +24,23 @@ internal static class ScorerErrors
         return exception switch
         {
             RpcException rpc => Translate(address, rpc),
-            BrokenCircuitException { InnerException: ReplicaFailedException last } => last,
-            BrokenCircuitException => new ReplicaFailedException(address, "failed several times in a row and is left alone for a while", retryAfter: null, isInternal: false, exception),
             TimeoutException or OperationCanceledException => new ReplicaFailedException(address, $"no answer: {exception.Message}", retryAfter: null, isInternal: false, exception),
             _ => exception,
         };
+    }
+
+    /// <summary>Sends a message. What a connection that ends under it throws is a call that failed, no fault of the caller's data.</summary>
+    /// <exception cref="RpcException">The call has ended or its connection has.</exception>
+    public static async Task SendAsync<T>(this IClientStreamWriter<T> requests, T message, CancellationToken cancellation)
+    {
+        try
+        {
+            await requests.WriteAsync(message, cancellation).ConfigureAwait(false);
+        }
+        catch (Exception e) when (e is IOException or HttpRequestException)
+        {
+            throw new RpcException(new Grpc.Core.Status(StatusCode.Unavailable, e.Message, e));
+        }
     }
 
     private static Exception Translate(string address, RpcException exception)

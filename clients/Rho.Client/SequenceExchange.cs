@@ -6,7 +6,6 @@ using Google.Protobuf;
 using Grpc.Core;
 using Rho.Formats;
 using Rho.Protocol.Scoring.V1;
-using LossEncoding = Rho.Formats.LossEncoding;
 
 namespace Rho.Client;
 
@@ -32,8 +31,9 @@ internal sealed class SequenceExchange(
     public bool IsDone => _sourceEnded && _unanswered.IsEmpty;
 
     /// <summary>Goes on over one stream until it ends, or all is done.</summary>
-    public async Task RunAsync(Replica replica, Metadata headers, Progress progress, CancellationToken token)
+    public async Task RunAsync(Attempt attempt, Metadata headers, CancellationToken token)
     {
+        var replica = attempt.Replica;
         _partial.Clear();
         using var activity = ClientMetrics.Activities.StartActivity("score sequences", ActivityKind.Client);
         using var call = replica.Client.Score(headers, cancellationToken: CancellationToken.None);
@@ -47,7 +47,7 @@ internal sealed class SequenceExchange(
             {
                 if (Collect(replica, call.ResponseStream.Current) is not { } done) continue;
                 await results.WriteAsync(done, token).ConfigureAwait(false);
-                progress.Step();
+                attempt.Step();
                 ClientMetrics.Tokens.Add(done.Losses.Length, new KeyValuePair<string, object?>("source", "scored"));
             }
 
@@ -89,14 +89,14 @@ internal sealed class SequenceExchange(
 
     private async Task SendAllAsync(IClientStreamWriter<ScoreRequest> requests, CancellationToken token)
     {
-        await requests.WriteAsync(
+        await requests.SendAsync(
             new ScoreRequest
             {
                 Open = new ScoreOpen
                 {
                     Reference = reference.Fingerprint,
                     TokenizerFingerprint = options.TokenizerFingerprint ?? "",
-                    Format = ScorerClient.FormatOf(options),
+                    Format = options.Format.ToWire(),
                     TokenType = TokenType.U32,
                 },
             }, token).ConfigureAwait(false);
@@ -140,7 +140,7 @@ internal sealed class SequenceExchange(
             message.Layout = UnsafeByteOperations.UnsafeWrap(layout);
         }
 
-        return requests.WriteAsync(new ScoreRequest { Sequence = message }, token);
+        return requests.SendAsync(new ScoreRequest { Sequence = message }, token);
     }
 
     /// <summary>The sequence that a message completes, if it does.</summary>
@@ -149,7 +149,7 @@ internal sealed class SequenceExchange(
         if (!_unanswered.TryGetValue(response.Id, out var sequence))
             throw new ReplicaFailedException(replica.Address, $"answered sequence {response.Id}, which was not asked for", retryAfter: null, isInternal: true, new InvalidDataException());
         if (!_partial.TryGetValue(response.Id, out var arriving)) _partial.Add(response.Id, arriving = new Arriving(response.Id, sequence.Tokens.Length, options));
-        if (!arriving.Take(response.FirstToken, response.Scores))
+        if (!arriving.Take(response.FirstToken, response.Scores.ToDomain(options.Format, replica.Address)))
             throw new ReplicaFailedException(replica.Address, $"sent scores of token {response.FirstToken} of sequence {response.Id} where {arriving.Filled} was next", retryAfter: null, isInternal: true, new InvalidDataException());
         if (arriving.Filled < sequence.Tokens.Length) return null;
         _partial.Remove(response.Id);
@@ -164,23 +164,14 @@ internal sealed class SequenceExchange(
     {
         public int Filled { get; private set; }
 
-        public SequenceLosses Result { get; } = new(id, new float[length])
-        {
-            Entropies = options.Entropy ? new float[length] : [],
-            TopIds = new int[length * options.TopK],
-            TopLogProbabilities = new float[length * options.TopK],
-        };
+        public SequenceLosses Result { get; } = new(id, TokenScores.Room(length, options.Entropy, options.TopK));
 
         /// <summary>False where the scores are not those of the next tokens.</summary>
-        public bool Take(int first, Scores scores)
+        public bool Take(int first, EncodedScores scores)
         {
-            if (scores.Tokens(options) is not { } count || count == 0 || first != Filled || count > length - Filled) return false;
-            LossCodec.Decode(scores.Losses.Span, options.Encoding, Result.Losses.AsSpan(first, count));
-            if (options.Entropy) LossCodec.Decode(scores.Entropies.Span, LossEncoding.F16, Result.Entropies.AsSpan(first, count));
-            var top = first * options.TopK;
-            MemoryMarshal.Cast<byte, int>(scores.TopIds.Span).CopyTo(Result.TopIds.AsSpan(top));
-            LossCodec.Decode(scores.TopLogProbabilities.Span, LossEncoding.F16, Result.TopLogProbabilities.AsSpan(top, count * options.TopK));
-            Filled += count;
+            if (scores.Tokens == 0 || first != Filled || scores.Tokens > length - Filled) return false;
+            scores.DecodeTo(Result.Scores, first);
+            Filled += scores.Tokens;
             return true;
         }
     }

@@ -4,7 +4,6 @@ using Google.Protobuf;
 using Grpc.Core;
 using Rho.Formats;
 using Rho.Protocol.Scoring.V1;
-using WireBlock = Rho.Protocol.Scoring.V1.LossBlock;
 
 namespace Rho.Client;
 
@@ -25,33 +24,29 @@ internal sealed class ShardLeg(
     public async IAsyncEnumerable<EncodedLossBlock> ReadAsync(long firstSequence, long end, [EnumeratorCancellation] CancellationToken token)
     {
         var nextToken = firstSequence * shard.Length;
-        WireBlock? begun = null; // a sequence whose scores come in several messages
+        EncodedScores? begun = null; // of a sequence whose scores come in several messages
         while (nextToken < end * shard.Length)
         {
             var response = await NextAsync(token).ConfigureAwait(false);
             switch (response.KindCase)
             {
                 case ScoreShardResponse.KindOneofCase.SendTokens:
-                    _uploading = UploadAsync(token);
+                    _uploading = UploadAsync(_uploading, Ranges(response.SendTokens), token);
                     break;
                 case ScoreShardResponse.KindOneofCase.Block:
                     var block = response.Block;
-                    var tokens = Tokens(block.Scores);
-                    if (block.FirstToken != nextToken || tokens == 0 || tokens > end * shard.Length - nextToken)
-                        throw Broken($"sent scores of tokens {block.FirstToken} to {block.FirstToken + tokens} where {nextToken} was next and {end * shard.Length} the end");
-                    ClientMetrics.Tokens.Add(tokens, new KeyValuePair<string, object?>("source", block.Source == LossSource.Cache ? "cache" : "scored"));
-                    nextToken += tokens;
-                    begun = begun is null ? block : Join(begun, block);
-                    var have = Tokens(begun.Scores);
-                    var whole = have / shard.Length;
+                    var scores = block.Scores.ToDomain(options.Format, address);
+                    if (block.FirstToken != nextToken || scores.Tokens == 0 || scores.Tokens > end * shard.Length - nextToken)
+                        throw Broken($"sent scores of tokens {block.FirstToken} to {block.FirstToken + scores.Tokens} where {nextToken} was next and {end * shard.Length} the end");
+                    ClientMetrics.Tokens.Add(scores.Tokens, new KeyValuePair<string, object?>("source", block.Source == LossSource.Cache ? "cache" : "scored"));
+                    nextToken += scores.Tokens;
+                    if (begun is { } before) scores = before.With(scores);
+                    begun = scores;
+                    var first = nextToken - scores.Tokens;
+                    var whole = scores.Tokens / shard.Length;
                     if (whole == 0) break;
-                    if (begun.FirstToken % shard.Length != 0 || whole * shard.Length != have) throw Broken($"cut scores inside a sequence after whole ones, at token {nextToken}");
-                    yield return new EncodedLossBlock(begun.FirstToken / shard.Length, whole, begun.Scores.Losses.Memory, begun.Source == LossSource.Cache)
-                    {
-                        Entropies = begun.Scores.Entropies.Memory,
-                        TopIds = begun.Scores.TopIds.Memory,
-                        TopLogProbabilities = begun.Scores.TopLogProbabilities.Memory,
-                    };
+                    if (first % shard.Length != 0 || whole * shard.Length != scores.Tokens) throw Broken($"cut scores inside a sequence after whole ones, at token {nextToken}");
+                    yield return new EncodedLossBlock(first / shard.Length, whole, scores, block.Source == LossSource.Cache);
                     begun = null;
                     break;
                 case ScoreShardResponse.KindOneofCase.Waiting or ScoreShardResponse.KindOneofCase.Opened:
@@ -90,11 +85,12 @@ internal sealed class ShardLeg(
         throw Broken("ended the stream before the shard's last sequence");
     }
 
-    private async Task UploadAsync(CancellationToken token)
+    private async Task UploadAsync(Task before, List<(long First, long End)> ranges, CancellationToken token)
     {
         try
         {
-            await SendTokensAsync(token).ConfigureAwait(false);
+            await before.ConfigureAwait(false);
+            foreach (var (first, end) in ranges) await SendTokensAsync(first, end, token).ConfigureAwait(false);
         }
         catch (Exception e) when (e is not (RpcException or InvalidOperationException or OperationCanceledException))
         {
@@ -104,16 +100,24 @@ internal sealed class ShardLeg(
         }
     }
 
-    private async Task SendTokensAsync(CancellationToken token)
+    private List<(long First, long End)> Ranges(SendTokens wanted)
+    {
+        if (wanted.Ranges.Count == 0) return [(0, shard.Sequences)];
+        if (wanted.Ranges.FirstOrDefault(range => range.FirstSequence < 0 || range.EndSequence <= range.FirstSequence || range.EndSequence > shard.Sequences) is { } wrong)
+            throw Broken($"asked for tokens of sequences {wrong.FirstSequence} to {wrong.EndSequence} of {shard.Sequences}");
+        return [.. wanted.Ranges.Select(range => (range.FirstSequence, range.EndSequence))];
+    }
+
+    private async Task SendTokensAsync(long first, long end, CancellationToken token)
     {
         using var stop = CancellationTokenSource.CreateLinkedTokenSource(token, _stop.Token);
         var width = shard.TokenType.Size();
         var atOnce = MessageBytes / (width + (identity.HasLayout ? 1 : 0));
         var sequences = Math.Max(1, atOnce / shard.Length);
         var layout = identity.HasLayout ? new byte[sequences * shard.Length] : [];
-        for (long sequence = 0; sequence < shard.Sequences; sequence += sequences)
+        for (var sequence = first; sequence < end; sequence += sequences)
         {
-            var count = (int)Math.Min(sequences, shard.Sequences - sequence);
+            var count = (int)Math.Min(sequences, end - sequence);
             if (identity.HasLayout) identity.ReadLayout(shard, sequence, layout.AsSpan(0, count * shard.Length));
             for (var start = 0; start < count * shard.Length; start += atOnce)
             {
@@ -124,31 +128,10 @@ internal sealed class ShardLeg(
                     Tokens = ByteString.CopyFrom(shard.TokenBytes(sequence, count).Slice(start * width, tokens * width)),
                 };
                 if (identity.HasLayout) block.Layout = ByteString.CopyFrom(layout, start, tokens);
-                await call.RequestStream.WriteAsync(new ScoreShardRequest { Tokens = block }, stop.Token).ConfigureAwait(false);
+                await call.RequestStream.SendAsync(new ScoreShardRequest { Tokens = block }, stop.Token).ConfigureAwait(false);
                 ClientMetrics.UploadedTokens.Add(tokens);
             }
         }
-
-        await call.RequestStream.CompleteAsync().ConfigureAwait(false);
-    }
-
-    private int Tokens(Scores scores) => scores.Tokens(options) ?? throw Broken("sent scores whose parts are not of the same number of tokens");
-
-    private static WireBlock Join(WireBlock first, WireBlock second)
-    {
-        static ByteString Both(ByteString a, ByteString b) => b.Length == 0 ? a : UnsafeByteOperations.UnsafeWrap((byte[])[.. a.Span, .. b.Span]);
-        return new WireBlock
-        {
-            FirstToken = first.FirstToken,
-            Source = first.Source,
-            Scores = new Scores
-            {
-                Losses = Both(first.Scores.Losses, second.Scores.Losses),
-                Entropies = Both(first.Scores.Entropies, second.Scores.Entropies),
-                TopIds = Both(first.Scores.TopIds, second.Scores.TopIds),
-                TopLogProbabilities = Both(first.Scores.TopLogProbabilities, second.Scores.TopLogProbabilities),
-            },
-        };
     }
 
     private ReplicaFailedException Broken(string what) =>

@@ -39,7 +39,7 @@ public sealed class ScoreFile : IDisposable
     public int Length { get; }
 
     /// <summary>Whether the file has the entropy of each distribution.</summary>
-    public bool HasEntropies => _file.Tensors.ContainsKey(ScoreTensors.Entropy);
+    public bool HasEntropies => _file.Tensors.ContainsKey(ScoreFormat.EntropyName);
 
     /// <summary>How many most likely tokens the file has of each distribution; 0 for none.</summary>
     public int TopK { get; }
@@ -58,8 +58,9 @@ public sealed class ScoreFile : IDisposable
                 : throw new RhoException($"{path}: not a score file: its metadata has no \"{key}\"");
             var encoding = LossCodec.Parse(Required("encoding"));
             var loss = file.Tensor("loss");
-            if (loss.Shape.Length != 2 || loss.Type != TypeOf(encoding) || loss.Shape[1] is < 1 or > 1 << 24)
-                throw new RhoException($"{path}: not a score file: tensor {loss} is to be {TypeOf(encoding).Name()} [sequences, length] for encoding {LossCodec.Name(encoding)}");
+            var type = new ScoreFormat(encoding).Columns.First().Type;
+            if (loss.Shape.Length != 2 || loss.Type != type || loss.Shape[1] is < 1 or > 1 << 24)
+                throw new RhoException($"{path}: not a score file: tensor {loss} is to be {type.Name()} [sequences, length] for encoding {LossCodec.Name(encoding)}");
             return new ScoreFile(file, loss, Required("reference"), Required("shard_sha256"), encoding, CheckExtras(file, loss));
         }
         catch
@@ -72,10 +73,10 @@ public sealed class ScoreFile : IDisposable
     /// <summary>What the file says beside the losses has their shape. Returns k of the most likely tokens.</summary>
     private static int CheckExtras(SafetensorsFile file, TensorEntry loss)
     {
-        if (file.Tensors.TryGetValue(ScoreTensors.Entropy, out var entropy) && (entropy.Type != ElementType.F16 || !entropy.Shape.AsSpan().SequenceEqual(loss.Shape)))
+        if (file.Tensors.TryGetValue(ScoreFormat.EntropyName, out var entropy) && (entropy.Type != ElementType.F16 || !entropy.Shape.AsSpan().SequenceEqual(loss.Shape)))
             throw new RhoException($"{file.Path}: not a score file: tensor {entropy} is to be F16 of the shape of {loss}");
-        if (!file.Tensors.TryGetValue(ScoreTensors.TopIds, out var ids)) return 0;
-        var probabilities = file.Tensor(ScoreTensors.TopLogProbabilities);
+        if (!file.Tensors.TryGetValue(ScoreFormat.TopIdsName, out var ids)) return 0;
+        var probabilities = file.Tensor(ScoreFormat.TopLogProbabilitiesName);
         if (ids.Type != ElementType.U32 || ids.Shape is not [var sequences, var length, > 0 and <= 1 << 16] || sequences != loss.Shape[0] || length != loss.Shape[1]
             || probabilities.Type != ElementType.F16 || !probabilities.Shape.AsSpan().SequenceEqual(ids.Shape))
             throw new RhoException($"{file.Path}: not a score file: tensors {ids} and {probabilities} are to be U32 and F16 [sequences, length, k] beside {loss}");
@@ -103,19 +104,21 @@ public sealed class ScoreFile : IDisposable
     /// <summary>Losses of whole sequences as stored, in this file's encoding.</summary>
     public ReadOnlySpan<byte> Bytes(long firstSequence, int count) => Rows("loss", LossCodec.BytesPerLoss(Encoding), firstSequence, count);
 
-    /// <summary>Reads the entropies of whole sequences.</summary>
-    /// <param name="entropies">[sequences * Length] nats, NaN where there is no loss.</param>
-    public void ReadEntropies(long firstSequence, Span<float> entropies) =>
-        LossCodec.Decode(Rows(ScoreTensors.Entropy, sizeof(ushort), firstSequence, entropies.Length / Length), LossEncoding.F16, entropies);
-
-    /// <summary>Reads the most likely tokens of whole sequences, the likeliest first.</summary>
-    /// <param name="ids">[sequences * Length * TopK]; 0 where there is no loss.</param>
-    /// <param name="logProbabilities">ln p of them, nats; NaN where there is no loss. [sequences * Length * TopK]</param>
-    public void ReadTop(long firstSequence, Span<int> ids, Span<float> logProbabilities)
+    /// <summary>Reads what the file says of whole sequences.</summary>
+    /// <param name="entropies">Whether entropies are wanted; the file has to have them.</param>
+    /// <param name="topK">How many of the most likely tokens are wanted; at most the file's.</param>
+    public TokenScores Read(long firstSequence, int count, bool entropies, int topK)
     {
-        var count = ids.Length / (Length * TopK);
-        MemoryMarshal.Cast<byte, int>(Rows(ScoreTensors.TopIds, TopK * sizeof(uint), firstSequence, count)).CopyTo(ids);
-        LossCodec.Decode(Rows(ScoreTensors.TopLogProbabilities, TopK * sizeof(ushort), firstSequence, count), LossEncoding.F16, logProbabilities);
+        var kept = topK > 0 ? TopK : 0;
+        var scores = TokenScores.Room(count * Length, entropies, kept);
+        scores.Decode(
+            Encoding, 0, Bytes(firstSequence, count), entropies ? Rows(ScoreFormat.EntropyName, sizeof(ushort), firstSequence, count) : [],
+            kept > 0 ? Rows(ScoreFormat.TopIdsName, kept * sizeof(uint), firstSequence, count) : [],
+            kept > 0 ? Rows(ScoreFormat.TopLogProbabilitiesName, kept * sizeof(ushort), firstSequence, count) : []);
+        if (kept == topK) return scores;
+        var fewer = TokenScores.Room(scores.Tokens, entropies, topK);
+        scores.CopyTo(0, scores.Tokens, fewer, 0);
+        return fewer;
     }
 
     private ReadOnlySpan<byte> Rows(string tensor, int bytesPerToken, long firstSequence, int count)
@@ -128,20 +131,6 @@ public sealed class ScoreFile : IDisposable
     }
 
     public void Dispose() => _file.Dispose();
-
-    internal static ElementType TypeOf(LossEncoding encoding) => encoding switch
-    {
-        LossEncoding.F16 => ElementType.F16,
-        LossEncoding.F32 => ElementType.F32,
-        _ => ElementType.U8,
-    };
-}
-
-internal static class ScoreTensors
-{
-    internal const string Entropy = "entropy";
-    internal const string TopIds = "top_ids";
-    internal const string TopLogProbabilities = "top_log_probabilities";
 }
 
 /// <summary>Writes a score file; sequences may come in any order and from any thread, each once.</summary>
@@ -149,8 +138,7 @@ public sealed class ScoreFileWriter : IDisposable
 {
     private readonly SafetensorsWriter _writer;
     private readonly int _length;
-    private readonly bool _entropies;
-    private readonly int _topK;
+    private readonly ScoreFormat _format;
 
     internal ScoreFileWriter(
         string path, string reference, string shardSha256, LossEncoding encoding, long sequences, int length, IReadOnlyDictionary<string, string>? metadata,
@@ -165,47 +153,38 @@ public sealed class ScoreFileWriter : IDisposable
         };
         // So that a reader in another language needs nothing but the file.
         if (encoding == LossEncoding.Log8) all["decode"] = "loss = (129 ** (code / 254) - 1) / 4; 255 = NaN";
-        Encoding = encoding;
-        _length = length;
-        (_entropies, _topK) = (entropies, topK);
-        List<(string, ElementType, long[])> tensors = [("loss", ScoreFile.TypeOf(encoding), [sequences, length])];
-        if (entropies) tensors.Add((ScoreTensors.Entropy, ElementType.F16, [sequences, length]));
-        if (topK > 0) tensors.AddRange([(ScoreTensors.TopIds, ElementType.U32, [sequences, length, topK]), (ScoreTensors.TopLogProbabilities, ElementType.F16, [sequences, length, topK])]);
-        _writer = SafetensorsWriter.Create(path, tensors, all);
+        (_length, _format) = (length, new ScoreFormat(encoding, entropies, topK));
+        _writer = SafetensorsWriter.Create(path, _format.Columns.Select(column => (column.Name, column.Type, column.Shape(sequences, length))).ToList(), all);
     }
 
-    public LossEncoding Encoding { get; }
+    public LossEncoding Encoding => _format.Encoding;
 
-    /// <summary>Encodes and writes whole sequences.</summary>
+    /// <summary>Encodes and writes the losses of whole sequences.</summary>
     /// <param name="firstSequence">Of the file.</param>
     /// <param name="losses">[sequences * length], nats, NaN where there is no loss.</param>
     public void Write(long firstSequence, ReadOnlySpan<float> losses)
     {
         var bytes = new byte[losses.Length * LossCodec.BytesPerLoss(Encoding)];
         LossCodec.Encode(losses, Encoding, bytes);
-        WriteEncoded(firstSequence, bytes);
+        Write(_format.Columns.First(), firstSequence, bytes);
     }
 
-    /// <summary>Writes whole sequences that are in the file's encoding already.</summary>
-    public void WriteEncoded(long firstSequence, ReadOnlySpan<byte> bytes) => Write("loss", LossCodec.BytesPerLoss(Encoding), firstSequence, bytes);
+    /// <summary>Encodes and writes all that the file is to have of whole sequences.</summary>
+    public void Write(long firstSequence, TokenScores scores) => Write(firstSequence, new EncodedScores(_format, scores.Encode(_format, 0, scores.Tokens)));
 
-    /// <summary>Writes what the file is to have beside the losses, of whole sequences.</summary>
-    /// <param name="entropies">[sequences * length] F16, nats; empty for files without.</param>
-    /// <param name="topIds">[sequences * length * k] U32, the likeliest first; empty for files without.</param>
-    /// <param name="topLogProbabilities">[sequences * length * k] F16, nats.</param>
-    public void WriteExtras(long firstSequence, ReadOnlySpan<byte> entropies, ReadOnlySpan<byte> topIds, ReadOnlySpan<byte> topLogProbabilities)
+    /// <summary>Writes whole sequences that are in the file's format already.</summary>
+    /// <exception cref="ArgumentException">The scores are in another format, or no whole number of sequences.</exception>
+    public void Write(long firstSequence, EncodedScores scores)
     {
-        if (_entropies) Write(ScoreTensors.Entropy, sizeof(ushort), firstSequence, entropies);
-        if (_topK == 0) return;
-        Write(ScoreTensors.TopIds, _topK * sizeof(uint), firstSequence, topIds);
-        Write(ScoreTensors.TopLogProbabilities, _topK * sizeof(ushort), firstSequence, topLogProbabilities);
+        if (scores.Format != _format) throw new ArgumentException($"the scores are in format {scores.Format}, the file's is {_format}", nameof(scores));
+        foreach (var (column, bytes) in _format.Columns.Zip(scores.Columns())) Write(column, firstSequence, bytes.Span);
     }
 
-    private void Write(string tensor, int bytesPerToken, long firstSequence, ReadOnlySpan<byte> bytes)
+    private void Write(ScoreColumn column, long firstSequence, ReadOnlySpan<byte> bytes)
     {
-        var row = (long)_length * bytesPerToken;
+        var row = (long)_length * column.BytesPerToken;
         if (bytes.Length % row != 0) throw new ArgumentException($"{bytes.Length} bytes are no whole number of sequences of {row} bytes", nameof(bytes));
-        _writer.Write(tensor, firstSequence * row, bytes);
+        _writer.Write(column.Name, firstSequence * row, bytes);
     }
 
     /// <summary>Gives the file its name, with all sequences in it.</summary>

@@ -1,5 +1,6 @@
 using System.Security.Cryptography;
 using System.Text;
+using Rho.Formats;
 
 namespace Rho.Scoring;
 
@@ -26,6 +27,8 @@ public readonly record struct ChunkGrid(long Sequences, int Length)
     public static int SegmentOf(int chunk) => chunk / SegmentChunks;
 
     public long FirstSequence(int chunk) => (long)chunk * ChunkSequences;
+
+    public long FirstToken(int chunk) => FirstSequence(chunk) * Length;
 
     public int SequencesIn(int chunk) => (int)Math.Min(ChunkSequences, Sequences - FirstSequence(chunk));
 

@@ -1,4 +1,5 @@
 using Microsoft.Extensions.Logging;
+using Rho.Formats;
 using Rho.Scoring.Caching;
 using Rho.Scoring.Sequences;
 using Rho.Scoring.Shards;
@@ -25,6 +26,8 @@ internal sealed class Scorer(
     IReadOnlyList<ServedReference> references, ILossStore store, ScoringOptions options, ScoringMetrics metrics, ILogger<Scorer> logger, CancellationToken draining)
 {
     private const int CoverageAtOnce = 16;
+
+    private readonly VerifiedShards _verified = new();
 
     public IReadOnlyList<ServedReference> References => references;
 
@@ -65,7 +68,7 @@ internal sealed class Scorer(
     public ShardStream OpenShard(ServedReference reference, ShardRequest request, TokenSource tokens)
     {
         request.Validate(MaxSequenceLength(reference), options.MaxShardTokens);
-        return new ShardStream(request, reference, store, options, tokens, metrics, logger);
+        return new ShardStream(request, reference, store, _verified, options, tokens, metrics, logger);
     }
 
     public SequenceStream OpenSequences(ServedReference reference, string client, ScoreFormat format) =>

@@ -9,9 +9,6 @@ namespace Rho.Scoring;
 /// <summary>A reference model with the loop that owns it. Made ready by scoring the probe batch, which also warms it up.</summary>
 public sealed class ServedReference : IDisposable
 {
-    private const int ProbeSequences = 4;
-    private const int ProbeLength = 64;
-
     private readonly IReferenceModel _model;
 
     private ServedReference(IReferenceModel model, ScoringOptions options, ScoringMetrics metrics, IWorkWatch? watch)
@@ -41,7 +38,7 @@ public sealed class ServedReference : IDisposable
     /// <summary>The most tokens that <see cref="ScoreFormat.TopK"/> may ask for; 0: neither they nor entropies are offered.</summary>
     public int MaxTopK { get; }
 
-    /// <summary>Losses of <see cref="ProbeTokens"/>, [4 * min(64, context)] nats.</summary>
+    /// <summary>Losses of <see cref="ProbeBatch"/>, nats.</summary>
     public float[] ProbeLosses { get; private set; } = [];
 
     internal ModelLoop Loop { get; }
@@ -55,19 +52,18 @@ public sealed class ServedReference : IDisposable
         var reference = new ServedReference(model, options, metrics, watch);
         try
         {
-            var length = Math.Min(ProbeLength, model.ContextLength);
+            var length = ProbeBatch.Length(model.ContextLength);
             var work = new ScoringWork
             {
                 Client = "probe",
-                Tokens = ProbeTokens(model.VocabularySize, length),
-                Sequences = ProbeSequences,
+                Tokens = ProbeBatch.Tokens(model.VocabularySize, length),
+                Sequences = ProbeBatch.Sequences,
                 Length = length,
                 Format = new ScoreFormat(LossEncoding.F32),
-                Losses = new float[ProbeSequences * length],
                 Cancellation = cancellation,
             };
             await reference.Loop.ScoreAsync(work).ConfigureAwait(false);
-            reference.ProbeLosses = work.Losses;
+            reference.ProbeLosses = work.Scores!.Losses;
             return reference;
         }
         catch
@@ -85,19 +81,6 @@ public sealed class ServedReference : IDisposable
             throw new RhoException($"format.top_k is {format.TopK}; this reference offers {(MaxTopK == 0 ? "no top-k log-probabilities: expected 0" : $"0 to {MaxTopK}")}");
     }
 
-    /// <summary>The probe batch as scoring.proto defines it: 4 sequences of <paramref name="length"/> tokens.</summary>
-    public static int[] ProbeTokens(int vocabularySize, int length)
-    {
-        var tokens = new int[ProbeSequences * length];
-        for (var i = 0; i < tokens.Length; i++)
-        {
-            var x = unchecked((ulong)(i + 1) * 0x9E3779B97F4A7C15UL) >> 16;
-            tokens[i] = (int)((x ^ (x >> 29)) % (ulong)vocabularySize);
-        }
-
-        return tokens;
-    }
-
     /// <summary>
     /// Compares with the probe losses that the store knows for this fingerprint. They need not be the same bits, for machines
     /// differ; what differs by more than arithmetic can is another model.
@@ -109,7 +92,7 @@ public sealed class ServedReference : IDisposable
         try
         {
             var stored = await store.ProbeAsync(Fingerprint, ProbeLosses, cancellation).ConfigureAwait(false);
-            if (!ProbesAgree(stored, ProbeLosses))
+            if (!ProbeBatch.Agree(stored, ProbeLosses))
                 throw new MismatchException(
                     $"the {store.Kind} cache holds scores of reference {Fingerprint} that this process does not reproduce (probe batch differs): "
                     + "one of them computes wrongly; use another cache, or delete what it holds for this reference");
@@ -118,19 +101,6 @@ public sealed class ServedReference : IDisposable
         {
             // Checked again by the next replica that starts.
         }
-    }
-
-    /// <summary>Whether two sets of probe losses can come from one model: within 0.05 nats + 2 % of each other, no loss in the same places.</summary>
-    public static bool ProbesAgree(ReadOnlySpan<float> first, ReadOnlySpan<float> second)
-    {
-        if (first.Length != second.Length) return false;
-        for (var i = 0; i < first.Length; i++)
-        {
-            if (float.IsNaN(first[i]) != float.IsNaN(second[i])) return false;
-            if (MathF.Abs(first[i] - second[i]) > 0.05f + 0.02f * MathF.Abs(first[i])) return false;
-        }
-
-        return true;
     }
 
     public ReadOnlySpan<byte> ProbeBytes => MemoryMarshal.AsBytes(ProbeLosses.AsSpan());

@@ -1,3 +1,5 @@
+using System.Diagnostics;
+using System.Diagnostics.Metrics;
 using Rho.Formats;
 using Rho.Model;
 using Rho.Scoring;
@@ -80,13 +82,13 @@ public sealed class ScorerClientTests : IAsyncDisposable
                     var token = tokens[block.FirstSequence * length + i];
                     if (float.IsNaN(block.Losses[i]))
                     {
-                        Assert.True(float.IsNaN(block.Entropies[i]) && float.IsNaN(block.TopLogProbabilities[i * 5 + 4]));
+                        Assert.True(float.IsNaN(block.Scores.Entropies[i]) && float.IsNaN(block.Scores.TopLogProbabilities[i * 5 + 4]));
                         continue;
                     }
 
-                    Assert.Equal(block.Losses[i] / 2, block.Entropies[i], 0.01);
-                    Assert.Equal((token + 3) % 1000, block.TopIds[i * 5 + 3]);
-                    Assert.Equal(-3.5f, block.TopLogProbabilities[i * 5 + 3]);
+                    Assert.Equal(block.Losses[i] / 2, block.Scores.Entropies[i], 0.01);
+                    Assert.Equal((token + 3) % 1000, block.Scores.TopIds[i * 5 + 3]);
+                    Assert.Equal(-3.5f, block.Scores.TopLogProbabilities[i * 5 + 3]);
                 }
 
                 Assert.Equal(next, block.FirstSequence);
@@ -117,7 +119,7 @@ public sealed class ScorerClientTests : IAsyncDisposable
         var parts = await Task.WhenAll(Enumerable.Range(0, (int)((4000 + segment - 1) / segment)).Select(async i =>
         {
             var bytes = new List<byte>();
-            await foreach (var block in client.ScoreShardEncodedAsync(shard, true, i * segment, Math.Min(4000, (i + 1) * segment))) bytes.AddRange(block.Losses.Span);
+            await foreach (var block in client.ScoreShardEncodedAsync(shard, true, i * segment, Math.Min(4000, (i + 1) * segment))) bytes.AddRange(block.Scores.Losses.Span);
             return bytes;
         })).WaitAsync(TestData.Patience);
 
@@ -126,6 +128,31 @@ public sealed class ScorerClientTests : IAsyncDisposable
         Assert.Equal(TestData.Expected(shard, true), losses);
         Assert.Equal(2_800_000, models.Sum(model => model.TokensScored - 256));
         Assert.All(models, model => Assert.InRange(model.TokensScored, 700_000, 2_100_000));
+    }
+
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public async Task ScoreShard_PartOfAShardThatTheScorerHasMet_SendsThePartsTokensOnly(bool documentsSeeEachOther)
+    {
+        using var shard = TestData.Shard(_folder["shard"], 300, 700, seed: 4711, withDocuments: true);
+        var client = Client(Address(await StartAsync(new HashModel())));
+        var expected = TestData.Expected(shard, documentsSeeEachOther);
+        Assert.Equal(300 * 700, await ReadAsync(0, 10));
+        Assert.Equal((161 - 92) * 700, await ReadAsync(100, 150)); // chunks have 23 sequences
+
+        async Task<long> ReadAsync(int first, int end)
+        {
+            using var call = new Activity("test").Start(); // so that what other tests send is not counted
+            var sent = 0L;
+            using var meter = new MeterListener { InstrumentPublished = (instrument, listener) => { if (instrument.Name == "rho.client.tokens_sent") listener.EnableMeasurementEvents(instrument); } };
+            meter.SetMeasurementEventCallback<long>((_, tokens, _, _) => { if (Activity.Current?.TraceId == call.TraceId) Interlocked.Add(ref sent, tokens); });
+            meter.Start();
+            var losses = new List<float>();
+            await foreach (var block in client.ScoreShardEncodedAsync(shard, documentsSeeEachOther, first, end)) losses.AddRange(block.Scores.Decode().Losses);
+            Assert.Equal(expected[(first * 700)..(end * 700)], losses);
+            return Interlocked.Read(ref sent);
+        }
     }
 
     [Fact]
@@ -365,9 +392,9 @@ public sealed class ScorerClientTests : IAsyncDisposable
             var (losses, entropies, ids, logProbabilities) = (new float[tokens.Length], new float[tokens.Length], new int[tokens.Length * 5], new float[tokens.Length * 5]);
             new HashModel().Score(tokens, 1, tokens.Length, [], losses, entropies, 5, ids, logProbabilities, CancellationToken.None);
             Assert.Equal(losses, answer.Losses);
-            Assert.Equal(TestData.Rounded(entropies), answer.Entropies);
-            Assert.Equal(ids, answer.TopIds);
-            Assert.Equal(TestData.Rounded(logProbabilities), answer.TopLogProbabilities);
+            Assert.Equal(TestData.Rounded(entropies), answer.Scores.Entropies);
+            Assert.Equal(ids, answer.Scores.TopIds);
+            Assert.Equal(TestData.Rounded(logProbabilities), answer.Scores.TopLogProbabilities);
         }
 
         Assert.Equal(3, answered);

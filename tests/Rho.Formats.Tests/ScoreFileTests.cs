@@ -1,4 +1,3 @@
-using System.Runtime.InteropServices;
 using Rho.TestSupport;
 
 namespace Rho.Formats.Tests;
@@ -61,31 +60,26 @@ public sealed class ScoreFileTests : IDisposable
     {
         float[] entropies = [float.NaN, 0.5f, 1.25f, 2], probabilities = [float.NaN, float.NaN, -0.5f, -1, -0.25f, -3, -0.125f, -2];
         int[] ids = [0, 0, 7, 9, 70_000, 1, 2, 3];
+        var scores = new TokenScores([float.NaN, 0.5f, 1, 2]) { Entropies = entropies, TopIds = ids, TopLogProbabilities = probabilities };
         using (var writer = ScoreFile.Create(_folder["s"], "ref", "abc", LossEncoding.F16, 2, 2, entropies: true, topK: 2))
         {
-            writer.Write(0, new float[4]);
-            writer.WriteExtras(1, Halves(entropies[2..]), MemoryMarshal.AsBytes(ids.AsSpan(4)), Halves(probabilities[4..]));
-            writer.WriteExtras(0, Halves(entropies[..2]), MemoryMarshal.AsBytes(ids.AsSpan(0, 4)), Halves(probabilities[..4]));
+            writer.Write(1, scores.Slice(2, 2));
+            writer.Write(0, scores.Slice(0, 2));
             writer.Complete();
         }
 
         using var file = ScoreFile.Open(_folder["s"]);
         Assert.Equal((true, 2), (file.HasEntropies, file.TopK));
-        var (e, i, p) = (new float[4], new int[8], new float[8]);
-        file.ReadEntropies(0, e);
-        file.ReadTop(0, i, p);
-        Assert.Equal(entropies, e);
-        Assert.Equal(ids, i);
-        Assert.Equal(probabilities, p);
-        file.ReadTop(1, i.AsSpan(0, 4), p.AsSpan(0, 4));
-        Assert.Equal(ids[4..], i[..4]);
-    }
-
-    private static byte[] Halves(float[] values)
-    {
-        var bytes = new byte[values.Length * sizeof(ushort)];
-        LossCodec.Encode(values, LossEncoding.F16, bytes);
-        return bytes;
+        var read = file.Read(0, 2, entropies: true, topK: 2);
+        Assert.Equal(scores.Losses, read.Losses);
+        Assert.Equal(entropies, read.Entropies);
+        Assert.Equal(ids, read.TopIds);
+        Assert.Equal(probabilities, read.TopLogProbabilities);
+        var fewer = file.Read(1, 1, entropies: false, topK: 1);
+        Assert.Equal([1f, 2], fewer.Losses);
+        Assert.Empty(fewer.Entropies);
+        Assert.Equal([70_000, 2], fewer.TopIds);
+        Assert.Equal([-0.25f, -0.125f], fewer.TopLogProbabilities);
     }
 
     [Fact]

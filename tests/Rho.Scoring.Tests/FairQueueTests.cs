@@ -75,8 +75,7 @@ public sealed class FairQueueTests
         Sequences = sequences,
         Length = length,
         MayShareBatch = mayShare,
-        Format = new ScoreFormat(Formats.LossEncoding.F16),
-        Losses = new float[sequences * length],
+        Format = new Formats.ScoreFormat(Formats.LossEncoding.F16),
         Cancellation = cancellation,
     };
 

@@ -211,7 +211,7 @@ public sealed class ShardStreamTests : IDisposable
         using var shard = TestData.Shard(_folder["shard"], 30, 700);
         using var other = TestData.Shard(_folder["other"], 30, 700, seed: 2);
         var reference = await ServeAsync(new HashModel());
-        await using var stream = new ShardStream(Requests.Of(shard), reference, Store(), new ScoringOptions(), Requests.Source(other), _metrics, NullLogger.Instance);
+        await using var stream = new ShardStream(Requests.Of(shard), reference, Store(), new VerifiedShards(), new ScoringOptions(), Requests.Source(other), _metrics, NullLogger.Instance);
         await Assert.ThrowsAsync<CorruptDataException>(async () =>
         {
             await foreach (var _ in stream.RunAsync(default)) { }
@@ -224,13 +224,105 @@ public sealed class ShardStreamTests : IDisposable
     }
 
     [Fact]
+    public async Task Run_ShardMetBefore_AsksForTheTokensOfMissingChunksOnly()
+    {
+        using var shard = TestData.Shard(_folder["shard"], 300, 700, withDocuments: true);
+        var reference = await ServeAsync(new HashModel());
+        var verified = new VerifiedShards();
+        var expected = TestData.Expected(shard, false);
+
+        // Nobody has seen the shard: all of it, whatever is wanted.
+        var (losses, asked) = await ReadRangesAsync(reference, new NoLossStore(), verified, shard, 50, 60);
+        Assert.Equal(expected[(50 * 700)..(60 * 700)], losses);
+        Assert.Equal([], Assert.Single(asked));
+
+        // Chunks have 23 sequences.
+        (losses, asked) = await ReadRangesAsync(reference, new NoLossStore(), verified, shard, 100, 150);
+        Assert.Equal(expected[(100 * 700)..(150 * 700)], losses);
+        Assert.Equal([new SequenceRange(92, 161)], Assert.Single(asked));
+
+        // What is cached needs no tokens.
+        (_, asked) = await ReadRangesAsync(reference, Store(), verified, shard, 100, 150);
+        Assert.Equal([new SequenceRange(92, 161)], Assert.Single(asked));
+        (losses, asked) = await ReadRangesAsync(reference, Store(), verified, shard, 0, 300);
+        Assert.Equal(expected, losses);
+        Assert.Equal([new SequenceRange(0, 92), new SequenceRange(161, 300)], Assert.Single(asked));
+        (losses, asked) = await ReadRangesAsync(reference, Store(), verified, shard, 0, 300);
+        Assert.Equal(expected, losses);
+        Assert.Empty(asked);
+    }
+
+    [Fact]
+    public async Task Run_StreamsOfOneShardAtTheSameTime_SeeAllOfItOnce()
+    {
+        using var shard = TestData.Shard(_folder["shard"], 300, 700);
+        var reference = await ServeAsync(new HashModel());
+        var verified = new VerifiedShards();
+        var results = await Task.WhenAll(Enumerable.Range(0, 6).Select(i => Task.Run(() => ReadRangesAsync(reference, new NoLossStore(), verified, shard, 50 * i, 50 * (i + 1)))))
+            .WaitAsync(TestData.Patience);
+        Assert.Equal(TestData.Expected(shard, true), results.SelectMany(result => result.Losses));
+        Assert.Single(results, result => result.Asked.Single().Count == 0);
+    }
+
+    [Fact]
+    public async Task Run_RangeWithOtherTokensOrLayout_IsDataLossAndCachesNothing()
+    {
+        using var shard = TestData.Shard(_folder["shard"], 60, 700, withDocuments: true);
+        using var other = TestData.Shard(_folder["other"], 60, 700, seed: 2, withDocuments: true);
+        var reference = await ServeAsync(new HashModel());
+        var verified = new VerifiedShards();
+        await ReadRangesAsync(reference, new NoLossStore(), verified, shard, 0, 1);
+
+        foreach (var (sent, documentsSeeEachOther) in new[] { (other, false), (shard, true) })
+        {
+            await Assert.ThrowsAsync<CorruptDataException>(() => ReadRangesAsync(reference, Store(), verified, shard, 30, 40, new RangeSource(sent, documentsSeeEachOther)))
+                .WaitAsync(TestData.Patience);
+        }
+
+        var key = new ScoreKey(reference.Fingerprint, shard.Sha256, Requests.Of(shard, false).LayoutSha256, new ScoreFormat(LossEncoding.F16), new ChunkGrid(60, 700));
+        Assert.DoesNotContain(true, await Store().PresentAsync(key, 0, key.Grid.Chunks, default));
+        Assert.False(await Store().IsLeasedAsync(key, default));
+    }
+
+    [Fact]
+    public async Task Run_FirstStreamOfAShardFails_NextOneSeesAllOfIt()
+    {
+        using var shard = TestData.Shard(_folder["shard"], 60, 700);
+        using var other = TestData.Shard(_folder["other"], 60, 700, seed: 2);
+        var reference = await ServeAsync(new HashModel());
+        var verified = new VerifiedShards();
+        await Assert.ThrowsAsync<CorruptDataException>(() => ReadRangesAsync(reference, new NoLossStore(), verified, shard, 0, 60, new RangeSource(other, false)))
+            .WaitAsync(TestData.Patience);
+        var (losses, asked) = await ReadRangesAsync(reference, new NoLossStore(), verified, shard, 30, 40).WaitAsync(TestData.Patience);
+        Assert.Equal(TestData.Expected(shard, true)[(30 * 700)..(40 * 700)], losses);
+        Assert.Equal([], Assert.Single(asked));
+    }
+
+    [Fact]
+    public async Task Run_CachedChunksVanishBehindARange_AreAskedForAndScored()
+    {
+        using var shard = TestData.Shard(_folder["shard"], 1600, 700);
+        var reference = await ServeAsync(new HashModel());
+        var verified = new VerifiedShards();
+        await ReadRangesAsync(reference, new NoLossStore(), verified, shard, 0, 1);
+
+        // All but the first segment's chunks are said to be stored until the stream has begun; they never were.
+        var store = new ForgetfulStore(Store(), ChunkGrid.SegmentChunks);
+        var (losses, asked) = await ReadRangesAsync(reference, store, verified, shard, 0, 1600).WaitAsync(TestData.Patience);
+        Assert.Equal(TestData.Expected(shard, true), losses);
+        Assert.Equal([new SequenceRange(0, 23 * ChunkGrid.SegmentChunks)], asked[0]);
+        Assert.Equal(1600, asked.Sum(ranges => ranges.Sum(range => range.End - range.First)));
+        Assert.True(asked.Count > 1);
+    }
+
+    [Fact]
     public async Task Run_ClientSendsNoTokens_EndsAndFreesTheLease()
     {
         using var shard = TestData.Shard(_folder["shard"], 30, 700);
         var reference = await ServeAsync(new HashModel());
         var options = new ScoringOptions { UploadPatience = TimeSpan.FromMilliseconds(200) };
         await using var stream = new ShardStream(
-            Requests.Of(shard), reference, Store(), options,
+            Requests.Of(shard), reference, Store(), new VerifiedShards(), options,
             async token =>
             {
                 await Task.Delay(Timeout.Infinite, token);
@@ -265,6 +357,74 @@ public sealed class ShardStreamTests : IDisposable
         await Assert.ThrowsAnyAsync<OperationCanceledException>(() => first).WaitAsync(TestData.Patience);
     }
 
+    private async Task<(float[] Losses, List<IReadOnlyList<SequenceRange>> Asked)> ReadRangesAsync(
+        ServedReference reference, ILossStore store, VerifiedShards verified, TokenShard shard, long first, long end, RangeSource? source = null)
+    {
+        source ??= new RangeSource(shard, false);
+        var request = Requests.Of(shard, documentsSeeEachOther: false, first, end, Guid.NewGuid().ToString()) with { TakesRanges = true };
+        await using var stream = new ShardStream(request, reference, store, verified, new ScoringOptions(), source.NextAsync, _metrics, NullLogger.Instance);
+        var (losses, asked) = (new List<float>(), new List<IReadOnlyList<SequenceRange>>());
+        await foreach (var ready in stream.RunAsync(default))
+        {
+            if (ready.Wanted is not { } wanted)
+            {
+                losses.AddRange(ready.Scores.Decode().Losses);
+                continue;
+            }
+
+            asked.Add(wanted);
+            source.Ask(wanted);
+        }
+
+        return ([.. losses], asked);
+    }
+
+    /// <summary>A client that sends the ranges it is asked for.</summary>
+    private sealed class RangeSource(TokenShard shard, bool documentsSeeEachOther)
+    {
+        private readonly Queue<TokenBlock> _blocks = new();
+
+        public void Ask(IReadOnlyList<SequenceRange> ranges)
+        {
+            // One block a sequence.
+            foreach (var block in Requests.Blocks(shard, documentsSeeEachOther, shard.Length))
+                if (ranges.Count == 0 || ranges.Any(range => block.FirstToken / shard.Length >= range.First && block.FirstToken / shard.Length < range.End))
+                    _blocks.Enqueue(block);
+        }
+
+        public Task<TokenBlock?> NextAsync(CancellationToken cancellation) => Task.FromResult<TokenBlock?>(_blocks.TryDequeue(out var block) ? block : null);
+    }
+
+    /// <summary>A store that at its first look says that chunks are stored which are not.</summary>
+    private sealed class ForgetfulStore(ILossStore store, int from) : ILossStore
+    {
+        private bool _looked;
+
+        public string Kind => store.Kind;
+
+        public bool Available => store.Available;
+
+        public string? Trouble => store.Trouble;
+
+        public Task<IReadOnlyList<byte[]>> ReadAsync(ScoreKey key, int first, int count, CancellationToken cancellation) => store.ReadAsync(key, first, count, cancellation);
+
+        public async Task<bool[]> PresentAsync(ScoreKey key, int first, int end, CancellationToken cancellation)
+        {
+            var present = await store.PresentAsync(key, first, end, cancellation);
+            for (var chunk = Math.Max(first, from); !_looked && chunk < end; chunk++) present[chunk - first] = true;
+            _looked = true;
+            return present;
+        }
+
+        public Task<ISegmentLease?> TryLeaseAsync(ScoreKey key, int segment, CancellationToken cancellation) => store.TryLeaseAsync(key, segment, cancellation);
+
+        public Task<bool> IsLeasedAsync(ScoreKey key, CancellationToken cancellation) => store.IsLeasedAsync(key, cancellation);
+
+        public Task<float[]> ProbeAsync(string reference, float[] losses, CancellationToken cancellation) => store.ProbeAsync(reference, losses, cancellation);
+
+        public ValueTask DisposeAsync() => store.DisposeAsync();
+    }
+
     private static async Task WaitForAsync(Func<bool> condition)
     {
         using var patience = new CancellationTokenSource(TestData.Patience);
@@ -295,7 +455,7 @@ public sealed class ShardStreamTests : IDisposable
     {
         var request = Requests.Of(shard, documentsSeeEachOther, first, client: Guid.NewGuid().ToString());
         await using var stream = new ShardStream(
-            request, reference, store, options ?? new ScoringOptions(), Requests.Source(shard, documentsSeeEachOther), _metrics, NullLogger.Instance);
+            request, reference, store, new VerifiedShards(), options ?? new ScoringOptions(), Requests.Source(shard, documentsSeeEachOther), _metrics, NullLogger.Instance);
         var next = (long)first * shard.Length;
         await foreach (var ready in stream.RunAsync(cancellation))
         {
@@ -306,11 +466,8 @@ public sealed class ShardStreamTests : IDisposable
             }
 
             Assert.Equal(next, ready.FirstToken);
-            var count = ready.Count;
-            var losses = new float[count];
-            LossCodec.Decode(ready.Scores.Losses(ready.Skip, count).Span, LossEncoding.F16, losses);
-            next += count;
-            yield return losses;
+            next += ready.Scores.Tokens;
+            yield return ready.Scores.Decode().Losses;
         }
 
         Assert.Equal(shard.Sequences * shard.Length, next);

@@ -154,14 +154,12 @@ public sealed class SharedCacheTests : IDisposable
             using var reference = await ServedReference.StartAsync(new HashModel { Rate = 400_000 }, new ScoringOptions(), _metrics, watch: null, default);
             await using var store = await StoreAsync(server);
             await using var stream = new ShardStream(
-                Requests.Of(shard, client: Guid.NewGuid().ToString()), reference, store, new ScoringOptions(), Requests.Source(shard), _metrics, NullLogger.Instance);
+                Requests.Of(shard, client: Guid.NewGuid().ToString()), reference, store, new VerifiedShards(), new ScoringOptions(), Requests.Source(shard), _metrics, NullLogger.Instance);
             var losses = new List<float>();
             await foreach (var ready in stream.RunAsync(default))
             {
                 if (ready.NeedsTokens) continue;
-                var decoded = new float[ready.Count];
-                LossCodec.Decode(ready.Scores.Losses(ready.Skip, ready.Count).Span, LossEncoding.F16, decoded);
-                losses.AddRange(decoded);
+                losses.AddRange(ready.Scores.Decode().Losses);
             }
 
             return [.. losses];

@@ -164,7 +164,7 @@ public sealed class MetricsTests : IDisposable
         {
             seen++;
             var at = Enumerable.Range(0, batch.Losses.Length).Where(i => !float.IsNaN(batch.Losses[i])).ToArray();
-            var exponentials = at.Select(i => Math.Exp((batch.Losses[i] - batch.Batch.Reference![i]) / 0.5)).ToArray();
+            var exponentials = at.Select(i => Math.Exp((batch.Losses[i] - batch.Batch.Reference!.Losses[i]) / 0.5)).ToArray();
             var scale = at.Length / exponentials.Sum();
             for (var j = 0; j < at.Length; j++) Assert.Equal(exponentials[j] * scale, batch.Weights[at[j]], 1e-3 * (1 + exponentials[j] * scale));
             Assert.Equal(at.Length, batch.Weights.Sum(weight => (double)weight), 1e-2);
@@ -201,7 +201,7 @@ public sealed class MetricsTests : IDisposable
         var run = TrainingRun.Start(TwoCorpora("out", ", \"ratio\": 0.5, \"selector\": { \"unit\": \"sequence\" }"));
         run.SelectionObserver = batch =>
         {
-            var means = batch.Losses.Chunk(World.Length).Zip(batch.Batch.Reference!.Chunk(World.Length)).Select(pair => pair.First.Zip(pair.Second, (a, b) => a - b).Where(excess => !float.IsNaN(excess)).Average(excess => (double)excess)).ToList();
+            var means = batch.Losses.Chunk(World.Length).Zip(batch.Batch.Reference!.Losses.Chunk(World.Length)).Select(pair => pair.First.Zip(pair.Second, (a, b) => a - b).Where(excess => !float.IsNaN(excess)).Average(excess => (double)excess)).ToList();
             var kept = batch.Weights.Chunk(World.Length).Select(weights => weights.Skip(1).Distinct().Single()).ToList();
             Assert.Equal(means.Select((mean, i) => (mean, i)).OrderByDescending(pair => pair.mean).Take(2).Select(pair => pair.i).Order(), Enumerable.Range(0, 4).Where(i => kept[i] > 0));
         };

@@ -21,7 +21,7 @@ public sealed class ReferenceTests : IDisposable
     {
         public Func<long, Task> OnBlock { get; set; } = _ => Task.CompletedTask;
 
-        public Func<ReferenceBlock, ReferenceBlock> Change { get; set; } = block => block;
+        public Func<LossBlock, LossBlock> Change { get; set; } = block => block;
 
         public float Offset { get; init; }
 
@@ -36,7 +36,7 @@ public sealed class ReferenceTests : IDisposable
         public Task<ReferenceIdentity> IdentifyAsync(CancellationToken cancellation) =>
             Task.FromResult(new ReferenceIdentity($"fake{Offset}", Tokenizer, null, null, "a fake"));
 
-        public async IAsyncEnumerable<ReferenceBlock> ReadAsync(TokenShard shard, bool documentsSeeEachOther, long firstSequence, [EnumeratorCancellation] CancellationToken cancellation)
+        public async IAsyncEnumerable<LossBlock> ReadAsync(TokenShard shard, bool documentsSeeEachOther, long firstSequence, [EnumeratorCancellation] CancellationToken cancellation)
         {
             Opened++;
             for (var first = firstSequence; first < shard.Sequences; first += 3)
@@ -44,7 +44,7 @@ public sealed class ReferenceTests : IDisposable
                 await OnBlock(first).WaitAsync(cancellation);
                 var count = (int)Math.Min(3, shard.Sequences - first);
                 var losses = Enumerable.Range(0, count * shard.Length).Select(i => i % shard.Length == 0 ? float.NaN : (first * shard.Length + i) / 1000f + Offset).ToArray();
-                yield return Change(new ReferenceBlock(first, count, losses));
+                yield return Change(new LossBlock(first, count, shard.Length, new TokenScores(losses)));
             }
         }
 
@@ -84,10 +84,10 @@ public sealed class ReferenceTests : IDisposable
 
     private static void HasLossesOfItsTokens(PreparedBatch batch)
     {
-        for (var i = 0; i < batch.Reference!.Length; i++)
+        for (var i = 0; i < batch.Reference!.Tokens; i++)
         {
             var expected = i % World.Length == 0 ? float.NaN : (batch.Origins[i / World.Length].Sequence * World.Length + i % World.Length) / 1000f;
-            Assert.Equal(expected, batch.Reference[i]);
+            Assert.Equal(expected, batch.Reference.Losses[i]);
         }
     }
 
@@ -155,12 +155,13 @@ public sealed class ReferenceTests : IDisposable
     [Fact]
     public async Task Source_SendsWrongLosses_IsRefused()
     {
-        foreach (var change in new Func<ReferenceBlock, ReferenceBlock>[]
+        static LossBlock With(LossBlock block, float[] losses) => block with { Scores = new TokenScores(losses) };
+        foreach (var change in new Func<LossBlock, LossBlock>[]
         {
             block => block with { FirstSequence = block.FirstSequence + 1 },
-            block => block with { Losses = [.. block.Losses.Select(loss => -loss - 1)] },
-            block => block with { Losses = block.Losses[1..] },
-            block => block with { Losses = [.. block.Losses.Select(_ => float.PositiveInfinity)] },
+            block => With(block, [.. block.Losses.Select(loss => -loss - 1)]),
+            block => With(block, block.Losses[1..]),
+            block => With(block, [.. block.Losses.Select(_ => float.PositiveInfinity)]),
         })
         {
             var setup = Setup(policy: UnavailablePolicy.Clm);
@@ -190,7 +191,7 @@ public sealed class ReferenceTests : IDisposable
         for (var t = 1; t < World.Length; t++)
         {
             var a = (batch.Origins[0].Sequence * World.Length + t) / 1000.0;
-            Assert.Equal(-Math.Log(1.0 / 3 * Math.Exp(-a) + 2.0 / 3 * Math.Exp(-(a + 1))), batch.Reference![t], 1e-5);
+            Assert.Equal(-Math.Log(1.0 / 3 * Math.Exp(-a) + 2.0 / 3 * Math.Exp(-(a + 1))), batch.Reference!.Losses[t], 1e-5);
         }
 
         Assert.Contains("fake0", loader.Fingerprint, StringComparison.Ordinal);
@@ -250,20 +251,21 @@ public sealed class ReferenceTests : IDisposable
             foreach (var (a, b) in own.Zip(other))
             {
                 Assert.Equal(a.Batch.Tokens.Tokens, b.Batch.Tokens.Tokens);
-                Close(a.Batch.ReferenceEntropy ?? [], b.Batch.ReferenceEntropy ?? []);
-                Close(a.Batch.ReferenceLikely?.LogProbabilities ?? [], b.Batch.ReferenceLikely?.LogProbabilities ?? []);
-                Assert.Equal(a.Batch.ReferenceLikely?.Ids, b.Batch.ReferenceLikely?.Ids);
-                Assert.True(a.Batch.ReferenceEntropy != null || a.Batch.ReferenceLikely is { K: 6 });
+                var (x, y) = (a.Batch.Reference!, b.Batch.Reference!);
+                Close(x.Entropies, y.Entropies);
+                Close(x.TopLogProbabilities, y.TopLogProbabilities);
+                Assert.Equal(x.TopIds, y.TopIds);
+                Assert.True(x.Entropies.Length > 0 || x.TopK == 6);
                 // F16 moves what is next to the threshold; entropies of random weights all lie within a few of its steps.
-                if (a.Batch.ReferenceLikely != null) Assert.InRange(a.Weights.Zip(b.Weights).Count(pair => pair.First != pair.Second), 0, 4);
+                if (x.TopK > 0) Assert.InRange(a.Weights.Zip(b.Weights).Count(pair => pair.First != pair.Second), 0, 4);
             }
         }
 
-        if (own[0].Batch.ReferenceEntropy == null) return;
+        if (own[0].Batch.Reference!.Entropies.Length == 0) return;
         foreach (var batch in own)
         {
-            var kept = Enumerable.Range(0, batch.Weights.Length).Where(i => batch.Weights[i] > 0).Max(i => batch.Batch.ReferenceEntropy![i]);
-            var dropped = Enumerable.Range(0, batch.Weights.Length).Where(i => batch.Weights[i] == 0 && !float.IsNaN(batch.Losses[i])).Min(i => batch.Batch.ReferenceEntropy![i]);
+            var kept = Enumerable.Range(0, batch.Weights.Length).Where(i => batch.Weights[i] > 0).Max(i => batch.Batch.Reference!.Entropies[i]);
+            var dropped = Enumerable.Range(0, batch.Weights.Length).Where(i => batch.Weights[i] == 0 && !float.IsNaN(batch.Losses[i])).Min(i => batch.Batch.Reference!.Entropies[i]);
             Assert.True(kept <= dropped);
         }
     }
@@ -315,23 +317,27 @@ public sealed class ReferenceTests : IDisposable
     [Fact]
     public async Task Source_SendsWrongDistributions_IsRefused()
     {
-        static ReferenceBlock With(ReferenceBlock block, float entropy, int k, int id, float logProbability) => block with
+        static LossBlock With(LossBlock block, float entropy, int k, int id, float logProbability) => block with
         {
-            Entropies = [.. block.Losses.Select(_ => entropy)],
-            Likely = new LikelyTokens(k, [.. Enumerable.Repeat(id, block.Losses.Length * k)], [.. Enumerable.Repeat(logProbability, block.Losses.Length * k)]),
+            Scores = new TokenScores(block.Losses)
+            {
+                Entropies = [.. block.Losses.Select(_ => entropy)],
+                TopIds = [.. Enumerable.Repeat(id, block.Losses.Length * k)],
+                TopLogProbabilities = [.. Enumerable.Repeat(logProbability, block.Losses.Length * k)],
+            },
         };
-        async Task ReadAsync(Func<ReferenceBlock, ReferenceBlock> change)
+        async Task ReadAsync(Func<LossBlock, LossBlock> change)
         {
             var setup = Setup(policy: UnavailablePolicy.Clm);
             using var data = setup.Data;
             await using var loader = await ConnectAsync(setup, new FakeSource { Change = change, GivesEntropies = true, TopK = 2 });
             var batch = (await TakeAsync(data, loader, 1))[0];
-            Assert.Equal(3, batch.ReferenceEntropy![1]);
-            Assert.Equal(7, batch.ReferenceLikely!.Ids[5]);
+            Assert.Equal(3, batch.Reference!.Entropies[1]);
+            Assert.Equal(7, batch.Reference!.TopIds[5]);
         }
 
         await ReadAsync(block => With(block, 3, 2, 7, -1));
-        foreach (var change in new Func<ReferenceBlock, ReferenceBlock>[]
+        foreach (var change in new Func<LossBlock, LossBlock>[]
         {
             block => block,
             block => With(block, -1, 2, 7, -1),

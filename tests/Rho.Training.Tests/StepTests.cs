@@ -50,7 +50,7 @@ public class StepTests
         return [.. tokens.Chunk(sequences * Length).Zip(reference.Chunk(sequences * Length), (t, r) => new PreparedBatch
         {
             Tokens = new TokenBatch(t, t.Length / Length, Length, null),
-            Reference = r,
+            Reference = new TokenScores(r),
             Origins = new SequenceOrigin[t.Length / Length],
             Consumed = [0],
         })];
@@ -181,7 +181,7 @@ public class StepTests
         runner.Model.Evaluate(batch.Tokens, own);
         float[] weights = [];
         runner.Observer = selected => weights = [.. selected.Weights];
-        var outcome = runner.Run(0, [batch with { Reference = own }]);
+        var outcome = runner.Run(0, [batch with { Reference = new TokenScores(own) }]);
         Assert.Equal(0, outcome.Sums.Statistics.Threshold);
         var candidates = Enumerable.Range(0, own.Length).Where(i => i % Length != 0).ToList();
         Assert.Equal(candidates.Take(36), Enumerable.Range(0, weights.Length).Where(i => weights[i] > 0));
@@ -214,7 +214,7 @@ public class StepTests
         using var file = SafetensorsFile.Open(DataPath("slm/steps.safetensors"));
         using var runner = Runner();
         var batch = Batches(file, 0)[0];
-        batch.Reference![14] = float.NaN;
+        batch.Reference!.Losses[14] = float.NaN;
         Assert.Contains("token 3 of sequence", Assert.Throws<MismatchException>(() => runner.Run(0, [batch])).Message, StringComparison.Ordinal);
     }
 

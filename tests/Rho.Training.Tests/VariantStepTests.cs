@@ -42,8 +42,11 @@ public class VariantStepTests
             batches.Add(new PreparedBatch
             {
                 Tokens = new TokenBatch(Integers(tokens.Slice(at, MicroBatch)), Batch, Length, null),
-                Reference = reference[at..(at + MicroBatch)],
-                ReferenceLikely = new LikelyTokens(K, Integers(ids.Slice(at * K, MicroBatch * K)), top[(at * K)..((at + MicroBatch) * K)]),
+                Reference = new TokenScores(reference[at..(at + MicroBatch)])
+                {
+                    TopIds = Integers(ids.Slice(at * K, MicroBatch * K)),
+                    TopLogProbabilities = top[(at * K)..((at + MicroBatch) * K)],
+                },
                 Origins = new SequenceOrigin[Batch],
                 Consumed = [0],
             });
@@ -115,13 +118,13 @@ public class VariantStepTests
         var expected = Floats(variants, "divergence.divergences");
         foreach (var (batch, micro) in Batches(steps, variants, 0).Select((batch, micro) => (batch, micro)))
         {
-            var likely = batch.ReferenceLikely!;
-            var probe = new TokenProbe(K, likely.Ids);
+            var likely = batch.Reference!;
+            var probe = new TokenProbe(K, likely.TopIds);
             var (losses, plain, divergences) = (new float[MicroBatch], new float[MicroBatch], new float[MicroBatch]);
             model.Evaluate(batch.Tokens, losses, probe);
             model.Evaluate(batch.Tokens, plain);
             Assert.Equal(plain, losses);
-            Selection.TopDivergence.Measure(likely.LogProbabilities, probe.LogProbabilities, K, divergences);
+            Selection.TopDivergence.Measure(likely.TopLogProbabilities, probe.LogProbabilities, K, divergences);
             Close(expected.AsSpan(micro * MicroBatch, MicroBatch), divergences, 1e-5);
         }
     }

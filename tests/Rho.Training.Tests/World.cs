@@ -103,26 +103,18 @@ public sealed class World : IDisposable
         for (var i = 0; i < corpus.Shards.Count; i++)
         {
             using var shard = corpus.OpenShard(i);
-            var (tokens, documents, losses) = (new int[shard.Sequences * shard.Length], new int[shard.Sequences * shard.Length], new float[shard.Sequences * shard.Length]);
+            var (tokens, documents) = (new int[shard.Sequences * shard.Length], new int[shard.Sequences * shard.Length]);
             shard.Read(0, tokens);
             shard.ReadDocuments(0, documents);
             if (corpus.DocumentsSeeEachOther) documents = [.. documents.Select(document => Math.Min(document, 0))];
-            var (entropy, ids, top) = (new float[entropies ? losses.Length : 0], new int[losses.Length * topK], new float[losses.Length * topK]);
-            reference.Score(tokens, (int)shard.Sequences, shard.Length, documents, losses, entropy, topK, ids, top, default);
+            var said = TokenScores.Room(tokens.Length, entropies, topK);
+            reference.Score(tokens, (int)shard.Sequences, shard.Length, documents, said.Losses, said.Entropies, topK, said.TopIds, said.TopLogProbabilities, default);
             using var file = ScoreFile.Create(At($"{name}/{i}.safetensors"), reference.Fingerprint, shard.Sha256, encoding, shard.Sequences, shard.Length, null, entropies, topK);
-            file.Write(0, losses);
-            file.WriteExtras(0, Halves(entropy), MemoryMarshal.AsBytes(ids.AsSpan()), Halves(top));
+            file.Write(0, said);
             file.Complete();
         }
 
         return At(name);
-    }
-
-    private static byte[] Halves(float[] values)
-    {
-        var bytes = new byte[values.Length * sizeof(ushort)];
-        LossCodec.Encode(values, LossEncoding.F16, bytes);
-        return bytes;
     }
 
     /// <summary>A run file with the parts that tests leave alone.</summary>

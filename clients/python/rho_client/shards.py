@@ -152,13 +152,13 @@ class TokenShard:
             self._layout_sha256[documents_see_each_other] = digest.hexdigest() if used else ""
         return self._layout_sha256[documents_see_each_other]
 
-    def blocks(self, documents_see_each_other: bool, max_bytes: int) -> Iterator[Tuple[int, bytes, bytes]]:
-        """(first token, token bytes, layout bytes or empty) of consecutive parts of at most `max_bytes`."""
+    def blocks(self, documents_see_each_other: bool, max_bytes: int, first_sequence: int, end_sequence: int) -> Iterator[Tuple[int, bytes, bytes]]:
+        """(first token, token bytes, layout bytes or empty) of consecutive parts, of at most `max_bytes`, of a range of sequences."""
         has_layout = self.layout_sha256(documents_see_each_other) != ""
         at_once = max_bytes // (self.tokens.dtype.itemsize + has_layout)
         step = max(1, at_once // self.length)
-        for first in range(0, self.sequences, step):
-            count = min(step, self.sequences - first)
+        for first in range(first_sequence, end_sequence, step):
+            count = min(step, end_sequence - first)
             tokens = np.ascontiguousarray(self.tokens[first:first + count]).reshape(-1)
             layout = self.layout(first, count, documents_see_each_other).reshape(-1) if has_layout else None
             for start in range(0, tokens.size, at_once):

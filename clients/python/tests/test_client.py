@@ -59,6 +59,15 @@ class ScorerClientTest(unittest.TestCase):
         self.assertTrue(np.isnan(losses[:, 0]).all())
         np.testing.assert_allclose(losses[:, 1:], losses_of(self.weights, tokens)[:, 1:], rtol=1e-4, atol=1e-4)
 
+    def test_part_of_a_shard_that_the_scorer_has_met_sends_its_tokens_only(self):
+        shard = TokenShard.from_array(tokens_of(600, 64, seed=77))
+        sent, blocks = [], shard.blocks
+        shard.blocks = lambda see, size, first, end: sent.append((first, end)) or blocks(see, size, first, end)
+        whole = read(self.client(), shard)
+        part = read(self.client(encoding="f32"), shard, first_sequence=300, end_sequence=310)  # scored and cached apart
+        np.testing.assert_allclose(part, whole[300:310], rtol=2 ** -10)
+        self.assertEqual(sent, [(0, 600), (256, 512)])  # chunks have 256 sequences
+
     def test_entropies_and_top_tokens_are_those_that_pytorch_computes(self):
         try:
             predictions_of = __import__("tests.llama", fromlist=["predictions_of"]).predictions_of

@@ -29,7 +29,7 @@ class TokenShardTest(unittest.TestCase):
         shard = TokenShard.from_array(tokens, documents)
         for size in (100, 999, 5000, 80_000):
             position, seen, layout = 0, b"", b""
-            for first, part, marks in shard.blocks(False, size):
+            for first, part, marks in shard.blocks(False, size, 0, 50):
                 self.assertEqual(first, position)
                 self.assertLessEqual(len(part) + len(marks), size)
                 position += len(marks)
@@ -37,6 +37,9 @@ class TokenShardTest(unittest.TestCase):
                 layout += marks
             self.assertEqual(seen, tokens.astype("<u2").tobytes())
             self.assertEqual(layout, shard.layout(0, 50, False).tobytes())
+            some = list(shard.blocks(False, size, 7, 9))
+            self.assertEqual(some[0][0], 7 * 333)
+            self.assertEqual(b"".join(part for _, part, _ in some), tokens[7:9].astype("<u2").tobytes())
 
     def test_bad_arrays_are_refused(self):
         for bad in (np.zeros(3, int), np.zeros((2, 2)), np.array([[1, -1]]), np.zeros((2, 0), int)):

@@ -5,8 +5,7 @@ namespace Rho.Scoring.Caching;
 
 /// <summary>
 /// A finished shard in a cache folder: a score file as <see cref="ScoreFile"/> reads it, with one checksum per chunk (tensor
-/// <c>chunk_checksums</c>, U64) and, where the format has them, tensors <c>entropy</c> (F16), <c>top_ids</c> (U32) and
-/// <c>top_log_probabilities</c> (F16).
+/// <c>chunk_checksums</c>, U64).
 /// </summary>
 internal static class CachedScoreFile
 {
@@ -18,10 +17,11 @@ internal static class CachedScoreFile
         var payload = new byte[key.PayloadBytes(chunk)];
         var at = 0;
         var tokens = key.Grid.TokensIn(chunk);
-        foreach (var (name, _, _, width) in Columns(key))
+        foreach (var column in key.Format.Columns)
         {
-            file.Bytes(name, key.Grid.FirstSequence(chunk) * key.Grid.Length * width, tokens * width).CopyTo(payload.AsSpan(at));
-            at += tokens * width;
+            var bytes = tokens * column.BytesPerToken;
+            file.Bytes(column.Name, key.Grid.FirstToken(chunk) * column.BytesPerToken, bytes).CopyTo(payload.AsSpan(at));
+            at += bytes;
         }
 
         var stored = MemoryMarshal.Read<ulong>(file.Bytes(Checksums, (long)chunk * sizeof(ulong), sizeof(ulong)));
@@ -72,10 +72,11 @@ internal static class CachedScoreFile
             var payload = payloadOf(chunk);
             var tokens = key.Grid.TokensIn(chunk);
             var at = 0;
-            foreach (var (name, _, _, width) in Columns(key))
+            foreach (var column in key.Format.Columns)
             {
-                writer.Write(name, key.Grid.FirstSequence(chunk) * key.Grid.Length * width, payload.AsSpan(at, tokens * width));
-                at += tokens * width;
+                var bytes = tokens * column.BytesPerToken;
+                writer.Write(column.Name, key.Grid.FirstToken(chunk) * column.BytesPerToken, payload.AsSpan(at, bytes));
+                at += bytes;
             }
 
             var checksum = key.Checksum(chunk, payload);
@@ -86,17 +87,5 @@ internal static class CachedScoreFile
     }
 
     private static IEnumerable<(string Name, ElementType Type, long[] Shape)> Tensors(ScoreKey key) =>
-        Columns(key).Select(column => (column.Name, column.Type, column.Shape)).Append((Checksums, ElementType.U64, [key.Grid.Chunks]));
-
-    // In the order of EncodedScores.
-    private static IEnumerable<(string Name, ElementType Type, long[] Shape, int Width)> Columns(ScoreKey key)
-    {
-        var (sequences, length) = (key.Grid.Sequences, key.Grid.Length);
-        var type = key.Format.Encoding switch { LossEncoding.F16 => ElementType.F16, LossEncoding.F32 => ElementType.F32, _ => ElementType.U8 };
-        yield return ("loss", type, [sequences, length], LossCodec.BytesPerLoss(key.Format.Encoding));
-        if (key.Format.Entropy) yield return ("entropy", ElementType.F16, [sequences, length], sizeof(ushort));
-        if (key.Format.TopK == 0) yield break;
-        yield return ("top_ids", ElementType.U32, [sequences, length, key.Format.TopK], key.Format.TopK * sizeof(uint));
-        yield return ("top_log_probabilities", ElementType.F16, [sequences, length, key.Format.TopK], key.Format.TopK * sizeof(ushort));
-    }
+        key.Format.Columns.Select(column => (column.Name, column.Type, column.Shape(key.Grid.Sequences, key.Grid.Length))).Append((Checksums, ElementType.U64, [key.Grid.Chunks]));
 }

@@ -1,6 +1,7 @@
 using System.Collections.Concurrent;
 using System.Runtime.InteropServices;
 using System.Threading.Channels;
+using Rho.Formats;
 using Rho.Scoring.Shards;
 using Rho.Scoring.Work;
 
@@ -84,10 +85,6 @@ internal sealed class SequenceStream(ServedReference reference, string client, S
                 Documents = Documents(request.Layout.Span),
                 MayShareBatch = true,
                 Format = format,
-                Losses = new float[count],
-                Entropies = format.Entropy ? new float[count] : [],
-                TopIds = new int[count * format.TopK],
-                TopLogProbabilities = new float[count * format.TopK],
                 Cancellation = stop.Token,
             };
             await reference.Loop.ScoreAsync(work).ConfigureAwait(false);

@@ -103,7 +103,7 @@ internal sealed class ReferenceScorerService(Scorer scorer) : ReferenceScorer.Re
             var reference = scorer.Find(open.Reference, open.TokenizerFingerprint);
             var format = open.Format.ToDomain();
             reference.Check(format);
-            var request = open.Shard.ToDomain(ClientOf(context), open.FirstSequence, open.EndSequence, format);
+            var request = open.Shard.ToDomain(ClientOf(context), open.FirstSequence, open.EndSequence, format) with { TakesRanges = open.TokenRanges };
             Activity.Current?.SetTag("rho.shard", request.Sha256);
             Activity.Current?.SetTag("rho.first_sequence", request.FirstSequence);
             await using var shard = scorer.OpenShard(reference, request, cancellation => NextBlockAsync(requests, cancellation));
@@ -114,18 +114,18 @@ internal sealed class ReferenceScorerService(Scorer scorer) : ReferenceScorer.Re
             while (await NextAsync(events, () => responses.WriteAsync(new ScoreShardResponse { Waiting = Waiting(reference) }, context.CancellationToken), stop))
             {
                 var ready = events.Current;
-                if (ready.NeedsTokens)
+                if (ready.Wanted is { } wanted)
                 {
-                    await responses.WriteAsync(new ScoreShardResponse { SendTokens = new SendTokens() }, context.CancellationToken);
+                    await responses.WriteAsync(new ScoreShardResponse { SendTokens = wanted.ToMessage() }, context.CancellationToken);
                     continue;
                 }
 
                 if (started != 0) scorer.Metrics.FirstLossSeconds.Record(Stopwatch.GetElapsedTime(started).TotalSeconds);
                 started = 0;
-                foreach (var (first, count, scores) in ready.Scores.ToMessages(format, request.Grid.Length, ready.Skip, ready.Count))
+                foreach (var (first, count, scores) in ready.Scores.ToMessages(request.Grid.Length))
                 {
                     stop.Token.ThrowIfCancellationRequested();
-                    var firstToken = ready.FirstToken + first - ready.Skip;
+                    var firstToken = ready.FirstToken + first;
                     // A message is written whole or not at all: a write that the stopping service cancelled would end the call without its trailer.
                     await MeasuredAsync(responses.WriteAsync(
                         new ScoreShardResponse { Block = new LossBlock { FirstToken = firstToken, Scores = scores, Source = ready.FromCache ? LossSource.Cache : LossSource.Scored } },
@@ -158,7 +158,7 @@ internal sealed class ReferenceScorerService(Scorer scorer) : ReferenceScorer.Re
             {
                 await foreach (var result in sequences.Results.ReadAllAsync(stop.Token))
                 {
-                    foreach (var (first, _, scores) in result.Scores.ToMessages(format, result.Scores.Tokens, 0, result.Scores.Tokens))
+                    foreach (var (first, _, scores) in result.Scores.ToMessages(result.Scores.Tokens))
                         await MeasuredAsync(responses.WriteAsync(new ScoreResponse { Id = result.Id, FirstToken = first, Scores = scores }, context.CancellationToken));
                     sequences.Sent(result);
                 }

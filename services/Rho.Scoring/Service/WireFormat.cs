@@ -49,6 +49,9 @@ internal static class WireFormat
         };
     }
 
+    public static Wire.SendTokens ToMessage(this IReadOnlyList<SequenceRange> wanted) =>
+        new() { Ranges = { wanted.Select(range => new Wire.SequenceRange { FirstSequence = range.First, EndSequence = range.End }) } };
+
     public static TokenBlock ToDomain(this Wire.TokenBlock block) => new(block.FirstToken, block.Tokens.Memory, block.Layout.Memory);
 
     public static SequenceRequest ToDomain(this Wire.Sequence sequence, Wire.TokenType type)
@@ -69,21 +72,21 @@ internal static class WireFormat
     /// too large.
     /// </summary>
     /// <param name="length">Tokens of a sequence; the scores begin with one.</param>
-    public static IEnumerable<(int First, int Count, Wire.Scores Message)> ToMessages(this EncodedScores scores, ScoreFormat format, int length, int skip, int tokens)
+    public static IEnumerable<(int First, int Count, Wire.Scores Message)> ToMessages(this EncodedScores scores, int length)
     {
-        var most = Math.Max(1, MessageBytes / format.BytesPerToken);
-        for (int first = skip, count; first < skip + tokens; first += count)
+        var most = Math.Max(1, MessageBytes / scores.Format.BytesPerToken);
+        for (int first = 0, count; first < scores.Tokens; first += count)
         {
             var left = length - first % length;
-            count = Math.Min(skip + tokens - first, left <= most ? left + (most - left) / length * length : most);
-            var message = new Wire.Scores { Losses = Wrap(scores.Losses(first, count)) };
-            if (format.Entropy) message.Entropies = Wrap(scores.Entropies(first, count));
-            if (format.TopK > 0)
+            count = Math.Min(scores.Tokens - first, left <= most ? left + (most - left) / length * length : most);
+            var part = scores.Slice(first, count);
+            var message = new Wire.Scores
             {
-                message.TopIds = Wrap(scores.TopIds(first, count));
-                message.TopLogProbabilities = Wrap(scores.TopLogProbabilities(first, count));
-            }
-
+                Losses = Wrap(part.Losses),
+                Entropies = Wrap(part.Entropies),
+                TopIds = Wrap(part.TopIds),
+                TopLogProbabilities = Wrap(part.TopLogProbabilities),
+            };
             yield return (first, count, message);
         }
     }

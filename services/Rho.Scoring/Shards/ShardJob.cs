@@ -1,5 +1,7 @@
 using System.Buffers;
+using System.Collections.Concurrent;
 using Microsoft.Extensions.Logging;
+using Rho.Formats;
 using Rho.Scoring.Caching;
 using Rho.Scoring.Work;
 
@@ -28,6 +30,7 @@ internal sealed class ShardJob : IAsyncDisposable
     private readonly CancellationTokenSource _stop;
     private readonly Lock _gate = new();
     private readonly Dictionary<int, byte[]> _window = [];
+    private readonly ConcurrentBag<TokenScores> _rooms = []; // of chunks that are encoded, for the next ones
     private readonly Task _running;
     private TaskCompletionSource _changed = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private int _passed;
@@ -96,10 +99,7 @@ internal sealed class ShardJob : IAsyncDisposable
         var count = grid.TokensIn(chunk);
         var tokens = ArrayPool<int>.Shared.Rent(count);
         var documents = _request.LayoutSha256.Length > 0 ? ArrayPool<int>.Shared.Rent(count) : null;
-        var losses = ArrayPool<float>.Shared.Rent(count);
-        var entropies = _key.Format.Entropy ? ArrayPool<float>.Shared.Rent(count) : [];
-        var topIds = ArrayPool<int>.Shared.Rent(count * _key.Format.TopK);
-        var topLogProbabilities = ArrayPool<float>.Shared.Rent(count * _key.Format.TopK);
+        if (!_rooms.TryTake(out var room) || room.Tokens != count) room = TokenScores.Room(count, _key.Format.Entropy, _key.Format.TopK);
         try
         {
             _spool.Read(chunk, tokens, documents);
@@ -111,10 +111,7 @@ internal sealed class ShardJob : IAsyncDisposable
                 Length = grid.Length,
                 Documents = documents,
                 Format = _key.Format,
-                Losses = losses,
-                Entropies = entropies,
-                TopIds = topIds,
-                TopLogProbabilities = topLogProbabilities,
+                Scores = room,
                 Cancellation = _stop.Token,
             };
             await _reference.Loop.ScoreAsync(work).ConfigureAwait(false);
@@ -125,10 +122,7 @@ internal sealed class ShardJob : IAsyncDisposable
         {
             ArrayPool<int>.Shared.Return(tokens);
             if (documents is not null) ArrayPool<int>.Shared.Return(documents);
-            ArrayPool<float>.Shared.Return(losses);
-            ArrayPool<float>.Shared.Return(entropies);
-            ArrayPool<int>.Shared.Return(topIds);
-            ArrayPool<float>.Shared.Return(topLogProbabilities);
+            _rooms.Add(room);
         }
     }
 
@@ -181,7 +175,8 @@ internal sealed class ShardJob : IAsyncDisposable
             _admitted.Dispose();
         }
 
-        // The segment of a chunk: who stores it, and which of its chunks are stored already. Null where another replica has leased it.
+        // The segment of a chunk: who stores it, and which of its chunks are stored already. Null where another replica has leased it,
+        // or where there are no tokens of what is missing in it.
         async Task<(SegmentWriter Writer, bool[] Present)?> EnterAsync(int chunk)
         {
             var end = Math.Min(endChunk, chunk + ChunkGrid.SegmentChunks);
@@ -199,6 +194,13 @@ internal sealed class ShardJob : IAsyncDisposable
                 {
                     _logger.LogDebug("Shard {Shard} goes on without cache: {Reason}", _key.Shard, e.Message);
                 }
+            }
+
+            if (Enumerable.Range(chunk, stored.Length).Any(other => !stored[other - chunk] && !_spool.Holds(other)))
+            {
+                // Was stored when this job began and is no more: the stream asks for its tokens.
+                if (lease is not null) await lease.DisposeAsync().ConfigureAwait(false);
+                return null;
             }
 
             return (new SegmentWriter(_key, ChunkGrid.SegmentOf(chunk), _store, lease, despiteLease: false, _metrics, _logger), stored);

@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using Rho.Formats;
 
 namespace Rho.Scoring.Shards;
 
@@ -27,6 +28,11 @@ public sealed record ShardRequest
 
     public required ScoreFormat Format { get; init; }
 
+    /// <summary>Whether the client can be asked for ranges of tokens, and more than once.</summary>
+    public bool TakesRanges { get; init; }
+
+    internal ShardContent Content => new(Sha256, LayoutSha256, BytesPerId, Grid);
+
     /// <exception cref="RhoException">The request can never be met; the message names the value.</exception>
     public void Validate(int maxSequenceLength, long maxShardTokens)
     {
@@ -46,15 +52,23 @@ public sealed record ShardRequest
 }
 
 /// <summary>What a shard's stream has for its client: scores in order, or the wish for the shard's tokens.</summary>
-/// <param name="NeedsTokens">The losses are not cached and this stream is to score them: tokens, please. Comes at most once.</param>
+/// <param name="Wanted">
+/// Losses are not cached and this stream is to score them: the tokens of these ranges, please, or where there are none all of the
+/// shard's. Null in an event that has scores. Comes at most once where the client does not take ranges.
+/// </param>
 /// <param name="FirstToken">Where the scores begin in the shard.</param>
-/// <param name="Skip">How many of the scores' tokens lie before what was asked for.</param>
-/// <param name="Count">How many of them after those were asked for.</param>
 [StructLayout(LayoutKind.Auto)]
-public readonly record struct ShardEvent(bool NeedsTokens, long FirstToken, EncodedScores Scores, int Skip, int Count, bool FromCache)
+public readonly record struct ShardEvent(IReadOnlyList<SequenceRange>? Wanted, long FirstToken, EncodedScores Scores, bool FromCache)
 {
-    public static ShardEvent TokensPlease => new(NeedsTokens: true, 0, default, 0, 0, FromCache: false);
+    public bool NeedsTokens => Wanted is not null;
+
+    public static ShardEvent TokensPlease(IReadOnlyList<SequenceRange> wanted) => new(wanted, 0, default, FromCache: false);
 }
+
+/// <summary>Consecutive sequences of a shard.</summary>
+/// <param name="End">The first that is not in the range.</param>
+[StructLayout(LayoutKind.Auto)]
+public readonly record struct SequenceRange(long First, long End);
 
 /// <summary>The client's tokens once they were asked for; null where the client ended its stream.</summary>
 public delegate Task<TokenBlock?> TokenSource(CancellationToken cancellation);

@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Runtime.CompilerServices;
 using Microsoft.Extensions.Logging;
+using Rho.Formats;
 using Rho.Scoring.Caching;
 
 namespace Rho.Scoring.Shards;
@@ -22,20 +23,23 @@ internal sealed class ShardStream : IAsyncDisposable
     private readonly ShardRequest _request;
     private readonly ServedReference _reference;
     private readonly ILossStore _store;
+    private readonly VerifiedShards _verified;
     private readonly ScoringOptions _options;
     private readonly TokenSource _tokens;
     private readonly ScoringMetrics _metrics;
     private readonly ILogger _logger;
     private readonly ScoreKey _key;
     private TokenSpool? _spool;
+    private bool _sees; // others wait for this stream to see the whole shard
     private ShardJob? _job;
 
     public ShardStream(
-        ShardRequest request, ServedReference reference, ILossStore store, ScoringOptions options, TokenSource tokens, ScoringMetrics metrics, ILogger logger)
+        ShardRequest request, ServedReference reference, ILossStore store, VerifiedShards verified, ScoringOptions options, TokenSource tokens, ScoringMetrics metrics, ILogger logger)
     {
         _request = request;
         _reference = reference;
         _store = store;
+        _verified = verified;
         _options = options;
         _tokens = tokens;
         _metrics = metrics;
@@ -80,6 +84,12 @@ internal sealed class ShardStream : IAsyncDisposable
             if (_job is not null)
             {
                 // Stored, and lost again since.
+                while (await LackingAsync([chunk], cancellation).ConfigureAwait(false) is { } lost)
+                {
+                    yield return ShardEvent.TokensPlease(lost);
+                    await ReceiveTokensAsync(cancellation).ConfigureAwait(false);
+                }
+
                 yield return Scored(chunk, await _job.ScoreAsync(chunk).ConfigureAwait(false), fromCache: false);
                 chunk++;
                 continue;
@@ -94,9 +104,9 @@ internal sealed class ShardStream : IAsyncDisposable
                 {
                     EndWait(ref waitingSince);
                     if (!lead.HasWork) continue;
-                    if (_spool is null)
+                    while (await LackingAsync(lead.Missing, cancellation).ConfigureAwait(false) is { } lacking)
                     {
-                        yield return ShardEvent.TokensPlease;
+                        yield return ShardEvent.TokensPlease(lacking);
                         await ReceiveTokensAsync(cancellation).ConfigureAwait(false);
                     }
 
@@ -121,6 +131,7 @@ internal sealed class ShardStream : IAsyncDisposable
     public async ValueTask DisposeAsync()
     {
         if (_job is not null) await _job.DisposeAsync().ConfigureAwait(false);
+        if (_sees) _verified.GiveUp(_request.Content);
         _spool?.Dispose();
     }
 
@@ -131,7 +142,7 @@ internal sealed class ShardStream : IAsyncDisposable
         var skip = (int)Math.Max(0, _request.FirstSequence - first) * grid.Length;
         if (fromCache) _metrics.CacheTokens.Add(grid.TokensIn(chunk), new KeyValuePair<string, object?>("store", _store.Kind));
         var count = (int)Math.Min(grid.TokensIn(chunk), (_request.EndSequence - first) * grid.Length) - skip;
-        return new ShardEvent(NeedsTokens: false, first * grid.Length + skip, new EncodedScores(_request.Format, payload), skip, count, fromCache);
+        return new ShardEvent(Wanted: null, grid.FirstToken(chunk) + skip, new EncodedScores(_request.Format, payload).Slice(skip, count), fromCache);
     }
 
     private async Task<IReadOnlyList<byte[]>> ReadStoreAsync(int chunk, int end, CancellationToken cancellation)
@@ -185,37 +196,64 @@ internal sealed class ShardStream : IAsyncDisposable
         }
     }
 
-    private async Task ReceiveTokensAsync(CancellationToken cancellation)
+    /// <summary>What the client has to send so that chunks can be scored; null: nothing, it is all here.</summary>
+    private async Task<IReadOnlyList<SequenceRange>?> LackingAsync(IReadOnlyList<int> chunks, CancellationToken cancellation)
     {
-        var spool = new TokenSpool(_options.SpoolDirectory ?? Path.GetTempPath(), _request, _reference.VocabularySize);
-        try
-        {
-            while (!spool.IsComplete)
-            {
-                using var patience = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
-                patience.CancelAfter(_options.UploadPatience);
-                TokenBlock block;
-                try
-                {
-                    block = await _tokens(patience.Token).ConfigureAwait(false)
-                        ?? throw new RhoException($"the stream of tokens ended at token {spool.Received} of {_request.Grid.Tokens}");
-                }
-                catch (OperationCanceledException) when (!cancellation.IsCancellationRequested)
-                {
-                    throw new UnavailableException($"the client was asked for tokens and sent none for {_options.UploadPatience.TotalSeconds:0} s, at token {spool.Received} of {_request.Grid.Tokens}");
-                }
+        _spool ??= new TokenSpool(
+            _options.SpoolDirectory ?? Path.GetTempPath(), _request, _reference.VocabularySize, await ChunkHashesAsync(chunks.Count == _request.Grid.Chunks, cancellation).ConfigureAwait(false));
+        return _spool.Expect(chunks);
+    }
 
-                spool.Append(block);
+    /// <summary>The hashes of the shard's chunks where a stream of this process has seen the shard, or is about to; null: this one is to see all of it.</summary>
+    private async Task<byte[]?> ChunkHashesAsync(bool needsAll, CancellationToken cancellation)
+    {
+        if (!_request.TakesRanges) return null;
+        while (true)
+        {
+            if (_verified.Begin(_request.Content) is not { } seen)
+            {
+                _sees = true;
+                return null;
             }
 
-            spool.Verify();
-            _spool = spool;
+            // Who needs all of the shard anyway has nothing to wait for.
+            if (needsAll && !seen.IsCompleted) return null;
+            try
+            {
+                if (await seen.WaitAsync(_options.UploadPatience, cancellation).ConfigureAwait(false) is { } hashes) return hashes;
+            }
+            catch (TimeoutException)
+            {
+                return null;
+            }
         }
-        catch
+    }
+
+    private async Task ReceiveTokensAsync(CancellationToken cancellation)
+    {
+        var spool = _spool!;
+        while (!spool.IsComplete)
         {
-            spool.Dispose();
-            throw;
+            using var patience = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
+            patience.CancelAfter(_options.UploadPatience);
+            TokenBlock block;
+            try
+            {
+                block = await _tokens(patience.Token).ConfigureAwait(false)
+                    ?? throw new RhoException($"the stream of tokens ended at token {spool.Next} of {_request.Grid.Tokens}");
+            }
+            catch (OperationCanceledException) when (!cancellation.IsCancellationRequested)
+            {
+                throw new UnavailableException($"the client was asked for tokens and sent none for {_options.UploadPatience.TotalSeconds:0} s, at token {spool.Next} of {_request.Grid.Tokens}");
+            }
+
+            spool.Append(block);
         }
+
+        spool.Verify();
+        if (spool.ChunkHashes is not { } hashes) return;
+        _verified.Add(_request.Content, hashes);
+        _sees = false;
     }
 
     private void EndWait(ref long waitingSince)
@@ -232,6 +270,9 @@ internal sealed class ShardStream : IAsyncDisposable
         private bool _started;
 
         public bool HasWork => missing > 0;
+
+        /// <summary>The chunks that are to be scored.</summary>
+        public IReadOnlyList<int> Missing => [.. Enumerable.Range(firstChunk, endChunk - firstChunk).Where(chunk => !present[chunk - firstChunk])];
 
         public ShardJob Start(TokenSpool spool, CancellationToken cancellation)
         {

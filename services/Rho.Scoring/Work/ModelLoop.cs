@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Runtime.InteropServices;
+using Rho.Formats;
 using Rho.Model;
 
 namespace Rho.Scoring.Work;
@@ -189,73 +190,49 @@ internal sealed class ModelLoop : IDisposable
         using var cancellation = CancellationTokenSource.CreateLinkedTokenSource(work.Cancellation, _stop.Token);
         var lengths = new int[work.Sequences];
         Array.Fill(lengths, work.Length);
-        Measure(work, [work], () => Score(work, lengths, cancellation.Token));
+        work.Scores ??= TokenScores.Room(work.Count, work.Format.Entropy, work.Format.TopK);
+        Measure(work.Count, work.Documents, [work], () => Score(work.Tokens.AsSpan(0, work.Count), lengths, work.Documents, work.Format, work.Scores, cancellation.Token));
     }
 
-    private void Score(ScoringWork work, ReadOnlySpan<int> lengths, CancellationToken cancellation)
+    private void Score(ReadOnlySpan<int> tokens, ReadOnlySpan<int> lengths, int[]? documents, ScoreFormat format, TokenScores scores, CancellationToken cancellation)
     {
-        var tokens = work.Tokens.AsSpan(0, work.Count);
-        var documents = work.Documents is null ? default : work.Documents.AsSpan(0, work.Count);
-        var losses = work.Losses.AsSpan(0, work.Count);
-        if (!work.Format.IsMoreThanLosses)
-        {
-            _model.Score(tokens, lengths, documents, losses, cancellation);
-            return;
-        }
-
-        var (entropies, top) = (work.Format.Entropy ? work.Count : 0, work.Count * work.Format.TopK);
-        ((IDistributionModel)_model).Score(
-            tokens, lengths, documents, losses,
-            work.Entropies.AsSpan(0, entropies), work.Format.TopK, work.TopIds.AsSpan(0, top), work.TopLogProbabilities.AsSpan(0, top), cancellation);
+        var numbers = documents is null ? default : documents.AsSpan(0, tokens.Length);
+        if (format.IsMoreThanLosses)
+            ((IDistributionModel)_model).Score(tokens, lengths, numbers, scores.Losses, scores.Entropies, format.TopK, scores.TopIds, scores.TopLogProbabilities, cancellation);
+        else
+            _model.Score(tokens, lengths, numbers, scores.Losses, cancellation);
     }
 
     private void ScoreTogether(List<ScoringWork> batch)
     {
         var format = batch[0].Format;
-        var count = batch.Sum(work => work.Count);
-        var whole = new ScoringWork
-        {
-            Client = "",
-            Tokens = new int[count],
-            Sequences = 1,
-            Length = count,
-            Documents = batch.Exists(work => work.Documents is not null) ? new int[count] : null,
-            Format = format,
-            Losses = new float[count],
-            Entropies = format.Entropy ? new float[count] : [],
-            TopIds = new int[count * format.TopK],
-            TopLogProbabilities = new float[count * format.TopK],
-            Cancellation = _stop.Token,
-        };
+        var tokens = new int[batch.Sum(work => work.Count)];
+        var documents = batch.Exists(work => work.Documents is not null) ? new int[tokens.Length] : null;
+        var scores = TokenScores.Room(tokens.Length, format.Entropy, format.TopK);
         var lengths = new List<int>();
         var at = 0;
         foreach (var work in batch)
         {
             lengths.AddRange(Enumerable.Repeat(work.Length, work.Sequences));
-            work.Tokens.AsSpan(0, work.Count).CopyTo(whole.Tokens.AsSpan(at));
-            work.Documents?.AsSpan(0, work.Count).CopyTo(whole.Documents.AsSpan(at));
+            work.Tokens.AsSpan(0, work.Count).CopyTo(tokens.AsSpan(at));
+            work.Documents?.AsSpan(0, work.Count).CopyTo(documents.AsSpan(at));
             at += work.Count;
         }
 
-        Measure(whole, batch, () => Score(whole, CollectionsMarshal.AsSpan(lengths), _stop.Token));
+        Measure(tokens.Length, documents, batch, () => Score(tokens, CollectionsMarshal.AsSpan(lengths), documents, format, scores, _stop.Token));
         at = 0;
         foreach (var work in batch)
         {
-            var top = work.Count * format.TopK;
-            whole.Losses.AsSpan(at, work.Count).CopyTo(work.Losses);
-            if (format.Entropy) whole.Entropies.AsSpan(at, work.Count).CopyTo(work.Entropies);
-            whole.TopIds.AsSpan(at * format.TopK, top).CopyTo(work.TopIds);
-            whole.TopLogProbabilities.AsSpan(at * format.TopK, top).CopyTo(work.TopLogProbabilities);
+            (work.Scores, work.FirstScore) = (scores, at);
             at += work.Count;
         }
     }
 
     private static UnavailableException Stopping() => new("the scorer is stopping");
 
-    private void Measure(ScoringWork work, List<ScoringWork> batch, Action score)
+    private void Measure(int tokens, int[]? documents, List<ScoringWork> batch, Action score)
     {
-        var tokens = work.Count;
-        var padding = work.Documents is { } documents ? documents.AsSpan(0, tokens).Count(-1) : 0;
+        var padding = documents?.AsSpan(0, tokens).Count(-1) ?? 0;
         // A batch may be of many streams: it is no child of one but linked to each.
         var links = ScoringMetrics.Activities.HasListeners() ? batch.Where(part => part.Trace != default).Select(part => new ActivityLink(part.Trace)) : null;
         using var activity = ScoringMetrics.Activities.StartActivity(ActivityKind.Internal, links: links, name: "score batch");

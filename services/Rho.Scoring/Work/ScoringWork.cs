@@ -4,7 +4,7 @@ using Rho.Formats;
 
 namespace Rho.Scoring.Work;
 
-/// <summary>Sequences of one length to be scored, and room for what comes out.</summary>
+/// <summary>Sequences of one length to be scored, and what came out.</summary>
 internal sealed class ScoringWork
 {
     private readonly TaskCompletionSource _completion = new(TaskCreationOptions.RunContinuationsAsynchronously);
@@ -28,17 +28,14 @@ internal sealed class ScoringWork
     /// <summary>What is to be computed; its encoding does not matter here.</summary>
     public required ScoreFormat Format { get; init; }
 
-    /// <summary>[Sequences * Length] nats, filled when <see cref="Completion"/> completes.</summary>
-    public required float[] Losses { get; init; }
+    /// <summary>
+    /// Room for the results where the caller keeps some, [Sequences * Length] in the format; otherwise the loop sets it. Filled when
+    /// <see cref="Completion"/> completes.
+    /// </summary>
+    public TokenScores? Scores { get; set; }
 
-    /// <summary>[Sequences * Length] nats; empty where the format has none.</summary>
-    public float[] Entropies { get; init; } = [];
-
-    /// <summary>[Sequences * Length * TopK]; empty where the format has none.</summary>
-    public int[] TopIds { get; init; } = [];
-
-    /// <summary>As <see cref="TopIds"/>.</summary>
-    public float[] TopLogProbabilities { get; init; } = [];
+    /// <summary>Where the results begin in <see cref="Scores"/>, which work of one batch has in common.</summary>
+    public int FirstScore { get; set; }
 
     public required CancellationToken Cancellation { get; init; }
 
@@ -54,23 +51,7 @@ internal sealed class ScoringWork
     public Task Completion => _completion.Task;
 
     /// <summary>The results as they are cached and sent.</summary>
-    public byte[] Encode()
-    {
-        var payload = new byte[Count * Format.BytesPerToken];
-        var at = LossCodec.BytesPerLoss(Format.Encoding) * Count;
-        LossCodec.Encode(Losses.AsSpan(0, Count), Format.Encoding, payload.AsSpan(0, at));
-        if (Format.Entropy)
-        {
-            LossCodec.Encode(Entropies.AsSpan(0, Count), LossEncoding.F16, payload.AsSpan(at, Count * sizeof(ushort)));
-            at += Count * sizeof(ushort);
-        }
-
-        var top = Count * Format.TopK;
-        MemoryMarshal.AsBytes(TopIds.AsSpan(0, top)).CopyTo(payload.AsSpan(at));
-        at += top * sizeof(uint);
-        LossCodec.Encode(TopLogProbabilities.AsSpan(0, top), LossEncoding.F16, payload.AsSpan(at, top * sizeof(ushort)));
-        return payload;
-    }
+    public byte[] Encode() => Scores!.Encode(Format, FirstScore, Count);
 
     public void Complete() => _completion.TrySetResult();
 

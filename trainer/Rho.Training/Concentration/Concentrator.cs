@@ -158,7 +158,7 @@ public static class Concentrator
             AllLoss = _statistics.MeanLoss,
         };
 
-        private byte[] Select(TokenShard shard, long first, int count, StretchLosses? referenceLosses, ulong seed, CancellationToken cancellation)
+        private byte[] Select(TokenShard shard, long first, int count, TokenScores? referenceLosses, ulong seed, CancellationToken cancellation)
         {
             var size = count * shard.Length;
             var (tokens, documents, current, weights) = (new int[size], new int[size], new float[size], new float[size]);

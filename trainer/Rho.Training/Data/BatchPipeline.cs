@@ -141,7 +141,7 @@ internal sealed class LoadedStretch(Stretch stretch, TokenShard shard)
     public TokenShard Shard => shard;
 
     /// <summary>Null for objectives without a reference.</summary>
-    public StretchLosses? Losses { get; set; }
+    public TokenScores? Losses { get; set; }
 
     public int Left => stretch.Permutation.Length - _position;
 
@@ -154,9 +154,7 @@ internal sealed class BatchBuilder(int sequences, int length, bool documentsSeeE
 {
     private readonly int[] _tokens = new int[sequences * length];
     private readonly int[] _documents = new int[sequences * length];
-    private readonly float[]? _reference = reference is null ? null : new float[sequences * length];
-    private readonly float[]? _entropy = reference is { GivesEntropies: true } ? new float[sequences * length] : null;
-    private readonly LikelyTokens? _likely = reference is { TopK: > 0 and var k } ? LikelyTokens.Empty(sequences * length, k) : null;
+    private readonly TokenScores? _reference = reference is null ? null : TokenScores.Room(sequences * length, reference.GivesEntropies, reference.TopK);
     private readonly SequenceOrigin[] _origins = new SequenceOrigin[sequences];
     private bool _incomplete;
 
@@ -168,15 +166,13 @@ internal sealed class BatchBuilder(int sequences, int length, bool documentsSeeE
         stretch.Shard.ReadDocuments(sequence, _documents.AsSpan(target, length));
         _origins[slot] = new SequenceOrigin(corpus, stretch.Stretch.Shard, sequence);
         if (stretch.Losses is not { } losses) return;
-        if (place >= losses.Sequences)
+        if ((place + 1) * length > losses.Tokens)
         {
             _incomplete = true;
             return;
         }
 
-        losses.Losses.AsSpan(place * length, length).CopyTo(_reference.AsSpan(target));
-        if (losses.Entropies is { } entropies) entropies.AsSpan(place * length, length).CopyTo(_entropy.AsSpan(target));
-        losses.Likely?.CopyTo(place * length, length, _likely!, target);
+        losses.CopyTo(place * length, length, _reference!, target);
     }
 
     public PreparedBatch Build(long[] taken)
@@ -195,8 +191,6 @@ internal sealed class BatchBuilder(int sequences, int length, bool documentsSeeE
             Tokens = new TokenBatch(_tokens, sequences, length, documents),
             Origins = _origins,
             Reference = _incomplete ? null : _reference,
-            ReferenceEntropy = _incomplete ? null : _entropy,
-            ReferenceLikely = _incomplete ? null : _likely,
             WithoutReference = _incomplete,
             Consumed = [.. taken],
         };

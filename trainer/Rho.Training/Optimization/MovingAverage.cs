@@ -1,3 +1,4 @@
+using Rho.Formats;
 using Rho.Model;
 using TorchSharp;
 using static TorchSharp.torch;
@@ -34,7 +35,7 @@ internal sealed class MovingAverage : IDisposable
     }
 
     /// <summary>What the averaged weights, which for this time stand in the model's place, say of batches.</summary>
-    public BatchReference[] Score(IReadOnlyList<PreparedBatch> batches, ReferenceNeeds needs)
+    public TokenScores[] Score(IReadOnlyList<PreparedBatch> batches, ReferenceNeeds needs)
     {
         using var guard = no_grad();
         using var own = _model.Parameters.clone();
@@ -44,12 +45,10 @@ internal sealed class MovingAverage : IDisposable
         {
             return [.. batches.Select(batch =>
             {
-                var losses = new float[batch.Tokens.Tokens.Length];
-                var entropies = needs.Entropies ? new float[losses.Length] : null;
-                var likely = needs.TopK > 0 ? LikelyTokens.Empty(losses.Length, needs.TopK) : null;
-                if (entropies is null && likely is null) _model.Evaluate(batch.Tokens, losses);
-                else _model.Evaluate(batch.Tokens, losses, entropies, needs.TopK, likely?.Ids, likely?.LogProbabilities);
-                return new BatchReference(losses, entropies, likely);
+                var scores = TokenScores.Room(batch.Tokens.Tokens.Length, needs.Entropies, needs.TopK);
+                if (!needs.Entropies && needs.TopK == 0) _model.Evaluate(batch.Tokens, scores.Losses);
+                else _model.Evaluate(batch.Tokens, scores.Losses, scores.Entropies, needs.TopK, scores.TopIds, scores.TopLogProbabilities);
+                return scores;
             })];
         }
         finally

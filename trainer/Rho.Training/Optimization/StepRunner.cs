@@ -1,3 +1,4 @@
+using Rho.Formats;
 using Rho.Model;
 using Rho.Selection;
 using TorchSharp;
@@ -7,12 +8,6 @@ namespace Rho.Training;
 
 /// <summary>What a micro-batch was trained on: weight 0 is dropped. Arrays are [sequences * length] and belong to the step; copy what is kept.</summary>
 public sealed record SelectedBatch(long Step, PreparedBatch Batch, float[] Losses, float[] Weights);
-
-/// <summary>What the reference says of a micro-batch; what is not needed, or away, is null.</summary>
-internal readonly record struct BatchReference(float[]? Losses, float[]? Entropies, LikelyTokens? Likely)
-{
-    public static BatchReference Of(PreparedBatch batch) => new(batch.Reference, batch.ReferenceEntropy, batch.ReferenceLikely);
-}
 
 /// <summary>What one step did.</summary>
 internal sealed record StepOutcome
@@ -87,7 +82,7 @@ internal sealed class StepRunner : IDisposable
         for (var i = 0; i < batches.Count; i++)
         {
             var batch = batches[i];
-            var reference = references?[i] ?? BatchReference.Of(batch);
+            var reference = references?[i] ?? batch.Reference;
             var probe = selective && chosen is null ? Probe(reference) : null;
             var losses = new float[batch.Tokens.Tokens.Length];
             var weights = new float[losses.Length];
@@ -100,7 +95,7 @@ internal sealed class StepRunner : IDisposable
             lossSum += result.WeightedLossSum;
             weightSum += result.WeightSum;
             if (!double.IsFinite(result.WeightedLossSum) || HasLostTarget(batch.Tokens, losses)) problem ??= $"the loss of {Place(batch, losses)} is not a number";
-            statistics = statistics.Add(SelectionStatistics.Measure(losses, reference.Losses, weights));
+            statistics = statistics.Add(SelectionStatistics.Measure(losses, reference?.Losses, weights));
             Count(batch, losses, weights, byCorpus);
             Observer?.Invoke(new SelectedBatch(step + 1, batch, losses, weights));
         }
@@ -138,7 +133,7 @@ internal sealed class StepRunner : IDisposable
     /// <summary>What would be selected of a batch now.</summary>
     public float[] Select(long step, PreparedBatch batch)
     {
-        var reference = Average?.Score([batch], _needs)[0] ?? BatchReference.Of(batch);
+        var reference = Average?.Score([batch], _needs)[0] ?? batch.Reference;
         var probe = Probe(reference);
         var losses = new float[batch.Tokens.Tokens.Length];
         var weights = new float[losses.Length];
@@ -185,7 +180,7 @@ internal sealed class StepRunner : IDisposable
     }
 
     private void Weigh(
-        long step, int index, PreparedBatch batch, BatchReference reference, ReadOnlySpan<float> current, TokenProbe? probe,
+        long step, int index, PreparedBatch batch, TokenScores? reference, ReadOnlySpan<float> current, TokenProbe? probe,
         bool selective, double ratio, float[]? chosen, Span<float> weights)
     {
         var losses = Losses(step, index, batch, reference, current, probe);
@@ -201,15 +196,15 @@ internal sealed class StepRunner : IDisposable
             return;
         }
 
-        CheckReference(batch, reference.Losses, current);
+        CheckReference(batch, reference?.Losses, current);
         _selector.Select(losses, ratio, weights);
     }
 
-    private TokenLosses Losses(long step, int index, PreparedBatch batch, BatchReference reference, ReadOnlySpan<float> current, TokenProbe? probe) => new()
+    private TokenLosses Losses(long step, int index, PreparedBatch batch, TokenScores? reference, ReadOnlySpan<float> current, TokenProbe? probe) => new()
     {
         Current = current,
-        Reference = reference.Losses,
-        ReferenceEntropy = reference.Entropies,
+        Reference = reference?.Losses,
+        ReferenceEntropy = reference?.Entropies,
         Divergence = Divergences(reference, probe),
         Words = _words is null ? default : _words.Number(batch.Tokens.Tokens),
         Length = batch.Tokens.Length,
@@ -217,14 +212,14 @@ internal sealed class StepRunner : IDisposable
     };
 
     /// <summary>What to find out of the model's own distributions; null for criteria that do not compare them.</summary>
-    private TokenProbe? Probe(BatchReference reference) => _needs.TopK > 0 && reference.Likely is { } likely ? new TokenProbe(likely.K, likely.Ids) : null;
+    private TokenProbe? Probe(TokenScores? reference) => _needs.TopK > 0 && reference is { TopK: > 0 } ? new TokenProbe(reference.TopK, reference.TopIds) : null;
 
     /// <summary>[sequences * length] in nats; empty without a probe.</summary>
-    private static float[] Divergences(BatchReference reference, TokenProbe? probe)
+    private static float[] Divergences(TokenScores? reference, TokenProbe? probe)
     {
         if (probe is null) return [];
         var divergences = new float[probe.Ids.Length / probe.K];
-        TopDivergence.Measure(reference.Likely!.LogProbabilities, probe.LogProbabilities, probe.K, divergences);
+        TopDivergence.Measure(reference!.TopLogProbabilities, probe.LogProbabilities, probe.K, divergences);
         return divergences;
     }
 
@@ -232,7 +227,7 @@ internal sealed class StepRunner : IDisposable
     /// The whole step as one batch: exact, at the price of a forward pass more. Ranks exchange what is ranked, micro-batch by
     /// micro-batch, so that the batch is in the order in which one process would have it.
     /// </summary>
-    private float[][] SelectGlobally(long step, IReadOnlyList<PreparedBatch> batches, BatchReference[]? references, double ratio)
+    private float[][] SelectGlobally(long step, IReadOnlyList<PreparedBatch> batches, TokenScores[]? references, double ratio)
     {
         List<float> current = [], reference = [], entropy = [], divergence = [];
         List<int> words = [];
@@ -241,8 +236,8 @@ internal sealed class StepRunner : IDisposable
         {
             var batch = batches[i];
             var losses = batch.WithoutReference ? [] : new float[batch.Tokens.Tokens.Length];
-            var known = references?[i] ?? BatchReference.Of(batch);
-            var compared = batch.WithoutReference || !_needs.Reference ? [] : known.Losses!;
+            var known = references?[i] ?? batch.Reference;
+            var compared = batch.WithoutReference || !_needs.Reference ? [] : known!.Losses;
             var probe = Probe(known);
             if (losses.Length > 0)
             {
@@ -253,7 +248,7 @@ internal sealed class StepRunner : IDisposable
             own[i] = current.Count + _ranks.Gather<int>([losses.Length]).Take(_ranks.Rank).Sum();
             current.AddRange(_ranks.Gather<float>(losses));
             reference.AddRange(_ranks.Gather<float>(compared));
-            if (_needs.Entropies) entropy.AddRange(_ranks.Gather<float>(losses.Length > 0 ? known.Entropies : []));
+            if (_needs.Entropies) entropy.AddRange(_ranks.Gather<float>(losses.Length > 0 ? known!.Entropies : []));
             if (_needs.TopK > 0) divergence.AddRange(_ranks.Gather<float>(losses.Length > 0 ? Divergences(known, probe) : []));
             if (_words is not null) words.AddRange(_ranks.Gather<int>(losses.Length > 0 ? _words.Number(batch.Tokens.Tokens) : []));
         }

@@ -1,19 +1,10 @@
+using Rho.Client;
 using Rho.Formats;
 
 namespace Rho.Training;
 
 /// <summary>What a reference says of itself. Tokenizer fingerprint, vocabulary and context are null where the source cannot know them.</summary>
 internal sealed record ReferenceIdentity(string Fingerprint, string? TokenizerFingerprint, int? VocabularySize, int? ContextLength, string Description);
-
-/// <summary>Losses of whole sequences of a shard, [sequences * length] in nats.</summary>
-internal sealed record ReferenceBlock(long FirstSequence, int Sequences, float[] Losses)
-{
-    /// <summary>Entropies of the distributions that the losses are of, [sequences * length] in nats; null from a source that gives none.</summary>
-    public float[]? Entropies { get; init; }
-
-    /// <summary>Null from a source that gives none.</summary>
-    public LikelyTokens? Likely { get; init; }
-}
 
 /// <summary>Where reference losses come from.</summary>
 internal interface IReferenceSource : IAsyncDisposable
@@ -28,5 +19,5 @@ internal interface IReferenceSource : IAsyncDisposable
     Task<ReferenceIdentity> IdentifyAsync(CancellationToken cancellation);
 
     /// <summary>Losses of a shard in the order of its sequences, from <paramref name="firstSequence"/> to its end.</summary>
-    IAsyncEnumerable<ReferenceBlock> ReadAsync(TokenShard shard, bool documentsSeeEachOther, long firstSequence, CancellationToken cancellation);
+    IAsyncEnumerable<LossBlock> ReadAsync(TokenShard shard, bool documentsSeeEachOther, long firstSequence, CancellationToken cancellation);
 }

@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using System.Threading.Channels;
+using Rho.Client;
 using Rho.Formats;
 using Rho.Model;
 
@@ -23,10 +24,10 @@ internal sealed class InProcessSource(IDistributionModel model, ReferenceNeeds n
         ? throw new RhoException($"objective.selector.top_k is {needs.TopK}; a model in process gives up to {model.MaxTopK}")
         : Task.FromResult(new ReferenceIdentity(model.Fingerprint, model.TokenizerFingerprint, model.VocabularySize, model.ContextLength, model.Description));
 
-    public async IAsyncEnumerable<ReferenceBlock> ReadAsync(TokenShard shard, bool documentsSeeEachOther, long firstSequence, [EnumeratorCancellation] CancellationToken cancellation)
+    public async IAsyncEnumerable<LossBlock> ReadAsync(TokenShard shard, bool documentsSeeEachOther, long firstSequence, [EnumeratorCancellation] CancellationToken cancellation)
     {
         using var stop = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
-        var blocks = Channel.CreateBounded<ReferenceBlock>(2);
+        var blocks = Channel.CreateBounded<LossBlock>(2);
         var scoring = Task.Factory.StartNew(() => Score(shard, documentsSeeEachOther, firstSequence, blocks.Writer, stop.Token), CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
         try
         {
@@ -39,7 +40,7 @@ internal sealed class InProcessSource(IDistributionModel model, ReferenceNeeds n
         }
     }
 
-    private void Score(TokenShard shard, bool documentsSeeEachOther, long firstSequence, ChannelWriter<ReferenceBlock> output, CancellationToken cancellation)
+    private void Score(TokenShard shard, bool documentsSeeEachOther, long firstSequence, ChannelWriter<LossBlock> output, CancellationToken cancellation)
     {
         try
         {
@@ -50,21 +51,14 @@ internal sealed class InProcessSource(IDistributionModel model, ReferenceNeeds n
                 var count = (int)Math.Min(step, shard.Sequences - first);
                 var tokens = new int[count * length];
                 var documents = new int[count * length];
-                var losses = new float[count * length];
-                var entropies = needs.Entropies ? new float[losses.Length] : [];
-                var likely = LikelyTokens.Empty(losses.Length, needs.TopK);
+                var scores = TokenScores.Room(count * length, needs.Entropies, needs.TopK);
                 shard.Read(first, tokens);
                 shard.ReadDocuments(first, documents);
                 if (documentsSeeEachOther)
                     for (var i = 0; i < documents.Length; i++) documents[i] = Math.Min(documents[i], 0);
-                lock (_model) model.Score(tokens, count, length, documents, losses, entropies, needs.TopK, likely.Ids, likely.LogProbabilities, cancellation);
+                lock (_model) model.Score(tokens, count, length, documents, scores.Losses, scores.Entropies, needs.TopK, scores.TopIds, scores.TopLogProbabilities, cancellation);
                 var before = (int)Math.Max(0, firstSequence - first);
-                var block = new ReferenceBlock(first + before, count - before, losses[(before * length)..])
-                {
-                    Entropies = needs.Entropies ? entropies[(before * length)..] : null,
-                    Likely = needs.TopK > 0 ? likely.From(before * length) : null,
-                };
-                var write = output.WriteAsync(block, cancellation);
+                var write = output.WriteAsync(new LossBlock(first + before, count - before, length, scores.Slice(before * length, (count - before) * length)), cancellation);
                 if (!write.IsCompletedSuccessfully) write.AsTask().Wait(cancellation); // This thread is the scoring's own.
             }
 

@@ -58,7 +58,7 @@ internal sealed class ScoreFolderSource : IReferenceSource
     /// <summary>Whether the folder has the scores of a shard.</summary>
     public bool Has(string shardSha256) => _files.ContainsKey(shardSha256);
 
-    public async IAsyncEnumerable<ReferenceBlock> ReadAsync(TokenShard shard, bool documentsSeeEachOther, long firstSequence, [EnumeratorCancellation] CancellationToken cancellation)
+    public async IAsyncEnumerable<LossBlock> ReadAsync(TokenShard shard, bool documentsSeeEachOther, long firstSequence, [EnumeratorCancellation] CancellationToken cancellation)
     {
         if (!_files.TryGetValue(shard.Sha256, out var file)) throw new NotFoundException($"{_directory}: has no scores of {shard.Path} (shard {TrainingData.Short(shard.Sha256)})");
         if (file.Sequences != shard.Sequences || file.Length != shard.Length)
@@ -68,37 +68,10 @@ internal sealed class ScoreFolderSource : IReferenceSource
         {
             cancellation.ThrowIfCancellationRequested();
             var count = (int)Math.Min(step, shard.Sequences - first);
-            var losses = new float[count * shard.Length];
-            file.Read(first, losses);
-            yield return new ReferenceBlock(first, count, losses) { Entropies = Entropies(file, first, losses.Length), Likely = Likely(file, first, losses.Length) };
+            yield return new LossBlock(first, count, shard.Length, file.Read(first, count, _needs.Entropies, _needs.TopK));
         }
 
         await Task.CompletedTask;
-    }
-
-    private float[]? Entropies(ScoreFile file, long first, int positions)
-    {
-        if (!_needs.Entropies) return null;
-        var entropies = new float[positions];
-        file.ReadEntropies(first, entropies);
-        return entropies;
-    }
-
-    /// <summary>The file may have more than are wanted: the first ones are the likeliest.</summary>
-    private LikelyTokens? Likely(ScoreFile file, long first, int positions)
-    {
-        if (_needs.TopK == 0) return null;
-        var all = LikelyTokens.Empty(positions, file.TopK);
-        file.ReadTop(first, all.Ids, all.LogProbabilities);
-        if (all.K == _needs.TopK) return all;
-        var likely = LikelyTokens.Empty(positions, _needs.TopK);
-        for (var i = 0; i < positions; i++)
-        {
-            all.Ids.AsSpan(i * all.K, likely.K).CopyTo(likely.Ids.AsSpan(i * likely.K));
-            all.LogProbabilities.AsSpan(i * all.K, likely.K).CopyTo(likely.LogProbabilities.AsSpan(i * likely.K));
-        }
-
-        return likely;
     }
 
     public ValueTask DisposeAsync()

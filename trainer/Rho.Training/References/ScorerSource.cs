@@ -1,4 +1,3 @@
-using System.Runtime.CompilerServices;
 using Rho.Client;
 using Rho.Formats;
 
@@ -39,17 +38,8 @@ internal sealed class ScorerSource : IReferenceSource
         return new ReferenceIdentity(reference.Fingerprint, reference.TokenizerFingerprint, reference.VocabularySize, reference.ContextLength, reference.Description);
     }
 
-    public async IAsyncEnumerable<ReferenceBlock> ReadAsync(TokenShard shard, bool documentsSeeEachOther, long firstSequence, [EnumeratorCancellation] CancellationToken cancellation)
-    {
-        await foreach (var block in _client.ScoreShardAsync(shard, documentsSeeEachOther, firstSequence, cancellation))
-        {
-            yield return new ReferenceBlock(block.FirstSequence, block.Sequences, block.Losses)
-            {
-                Entropies = _needs.Entropies ? block.Entropies : null,
-                Likely = _needs.TopK > 0 ? new LikelyTokens(_needs.TopK, block.TopIds, block.TopLogProbabilities) : null,
-            };
-        }
-    }
+    public IAsyncEnumerable<LossBlock> ReadAsync(TokenShard shard, bool documentsSeeEachOther, long firstSequence, CancellationToken cancellation) =>
+        _client.ScoreShardAsync(shard, documentsSeeEachOther, firstSequence, cancellation);
 
     public ValueTask DisposeAsync() => _client.DisposeAsync();
 

@@ -1,16 +1,7 @@
+using Rho.Client;
 using Rho.Formats;
 
 namespace Rho.Training;
-
-/// <summary>Reference losses of a stretch, of its first <paramref name="Sequences"/> sequences; fewer than asked for where the policy gave up.</summary>
-internal sealed record StretchLosses(float[] Losses, int Sequences)
-{
-    /// <summary>Of a single source that gives them; else null.</summary>
-    public float[]? Entropies { get; init; }
-
-    /// <summary>Of a single source that gives them; else null.</summary>
-    public LikelyTokens? Likely { get; init; }
-}
 
 /// <summary>Reads one shard's reference losses in order, from all sources, combined.</summary>
 internal sealed class ShardLosses : IAsyncDisposable
@@ -29,27 +20,24 @@ internal sealed class ShardLosses : IAsyncDisposable
     /// <summary>The sequence that the next read starts with.</summary>
     public long NextSequence { get; private set; }
 
-    public async Task<StretchLosses> ReadAsync(int sequences, CancellationToken cancellation)
+    /// <summary>Scores of the next sequences; of fewer than asked for where the policy gave up. Entropies and likely tokens are a single source's.</summary>
+    public async Task<TokenScores> ReadAsync(int sequences, CancellationToken cancellation)
     {
-        var losses = new float[sequences * Shard.Length];
-        var stretch = new StretchLosses(losses, 0)
-        {
-            Entropies = _reference.GivesEntropies ? new float[losses.Length] : null,
-            Likely = _reference.TopK > 0 ? LikelyTokens.Empty(losses.Length, _reference.TopK) : null,
-        };
-        var read = await _cursors[0].ReadAsync(stretch, cancellation);
+        var scores = TokenScores.Room(sequences * Shard.Length, _reference.GivesEntropies, _reference.TopK);
+        var losses = scores.Losses;
+        var read = await _cursors[0].ReadAsync(scores, cancellation);
         if (_cursors.Length > 1) Scale(losses, 0);
         for (var i = 1; i < _cursors.Length; i++)
         {
-            var other = new float[losses.Length];
-            read = Math.Min(read, await _cursors[i].ReadAsync(new StretchLosses(other, 0), cancellation));
-            Mix(losses, other, i);
+            var other = TokenScores.Room(losses.Length);
+            read = Math.Min(read, await _cursors[i].ReadAsync(other, cancellation));
+            Mix(losses, other.Losses, i);
         }
 
         if (_cursors.Length > 1)
             for (var i = 0; i < losses.Length; i++) losses[i] = -losses[i];
         NextSequence += read;
-        return stretch with { Sequences = read };
+        return scores.Slice(0, read * Shard.Length);
     }
 
     /// <summary>From losses to weighted log-likelihoods.</summary>
@@ -78,15 +66,15 @@ internal sealed class ShardLosses : IAsyncDisposable
     private sealed class Cursor(CombinedReference reference, IReferenceSource source, TokenShard shard, bool documentsSeeEachOther, long firstSequence) : IAsyncDisposable
     {
         private long _position = firstSequence;
-        private IAsyncEnumerator<ReferenceBlock>? _blocks;
+        private IAsyncEnumerator<LossBlock>? _blocks;
         private CancellationTokenSource? _stop;
-        private ReferenceBlock? _block;
+        private LossBlock? _block;
         private int _used;
 
-        /// <summary>Fills the stretch, and says how many sequences it has: all, unless the policy is to go on without.</summary>
-        public async Task<int> ReadAsync(StretchLosses stretch, CancellationToken cancellation)
+        /// <summary>Fills the room, and says how many sequences it has: all, unless the policy is to go on without.</summary>
+        public async Task<int> ReadAsync(TokenScores room, CancellationToken cancellation)
         {
-            var total = stretch.Losses.Length / shard.Length;
+            var total = room.Tokens / shard.Length;
             var filled = 0;
             while (filled < total)
             {
@@ -96,10 +84,7 @@ internal sealed class ShardLosses : IAsyncDisposable
                 }
 
                 var count = Math.Min(total - filled, _block!.Sequences - _used);
-                var (from, to, length) = (_used * shard.Length, filled * shard.Length, count * shard.Length);
-                _block.Losses.AsSpan(from, length).CopyTo(stretch.Losses.AsSpan(to));
-                if (stretch.Entropies is not null) _block.Entropies.AsSpan(from, length).CopyTo(stretch.Entropies.AsSpan(to));
-                if (stretch.Likely is not null) _block.Likely!.CopyTo(from, length, stretch.Likely, to);
+                _block.Scores.CopyTo(_used * shard.Length, count * shard.Length, room, filled * shard.Length);
                 filled += count;
                 _used += count;
                 _position += count;
@@ -170,22 +155,23 @@ internal sealed class ShardLosses : IAsyncDisposable
         }
 
         /// <summary>Wrong losses are worse than none: their place, their shape and what losses can be are checked.</summary>
-        private void Check(ReferenceBlock block)
+        private void Check(LossBlock block)
         {
-            if (block.FirstSequence != _position || block.Losses.Length != block.Sequences * shard.Length || block.Sequences <= 0)
+            var scores = block.Scores;
+            if (block.FirstSequence != _position || scores.Tokens != block.Sequences * shard.Length || block.Sequences <= 0)
                 throw new CorruptDataException($"the reference sent {block.Sequences} sequences from {block.FirstSequence} of {shard.Path}; {_position} was next");
-            if (source.GivesEntropies && block.Entropies?.Length != block.Losses.Length)
-                throw new CorruptDataException($"the reference sent {block.Entropies?.Length ?? 0} entropies with {block.Losses.Length} losses of {shard.Path}");
-            if (source.TopK > 0 && (block.Likely?.K != source.TopK || block.Likely.Ids.Length != block.Losses.Length * source.TopK || block.Likely.LogProbabilities.Length != block.Likely.Ids.Length))
-                throw new CorruptDataException($"the reference sent {block.Likely?.Ids.Length ?? 0} likely tokens with {block.Losses.Length} losses of {shard.Path}, {source.TopK} each were asked for");
-            for (var i = 0; i < block.Losses.Length; i++)
+            if (source.GivesEntropies && scores.Entropies.Length != scores.Tokens)
+                throw new CorruptDataException($"the reference sent {scores.Entropies.Length} entropies with {scores.Tokens} losses of {shard.Path}");
+            if (source.TopK > 0 && (scores.TopIds.Length != scores.Tokens * source.TopK || scores.TopLogProbabilities.Length != scores.TopIds.Length))
+                throw new CorruptDataException($"the reference sent {scores.TopIds.Length} likely tokens with {scores.Tokens} losses of {shard.Path}, {source.TopK} each were asked for");
+            for (var i = 0; i < scores.Tokens; i++)
             {
-                var loss = block.Losses[i];
+                var loss = scores.Losses[i];
                 if (loss < -1e-3f || float.IsInfinity(loss)) throw Wrong($"loss {loss}", i);
                 if (float.IsNaN(loss)) continue;
-                if (source.GivesEntropies && !(block.Entropies![i] > -1e-3f && float.IsFinite(block.Entropies[i]))) throw Wrong($"entropy {block.Entropies[i]}", i);
+                if (source.GivesEntropies && !(scores.Entropies[i] > -1e-3f && float.IsFinite(scores.Entropies[i]))) throw Wrong($"entropy {scores.Entropies[i]}", i);
                 for (var j = i * source.TopK; j < (i + 1) * source.TopK; j++)
-                    if (block.Likely!.Ids[j] < 0 || !(block.Likely.LogProbabilities[j] < 1e-3f)) throw Wrong($"log-probability {block.Likely.LogProbabilities[j]} of token {block.Likely.Ids[j]}", i);
+                    if (scores.TopIds[j] < 0 || !(scores.TopLogProbabilities[j] < 1e-3f)) throw Wrong($"log-probability {scores.TopLogProbabilities[j]} of token {scores.TopIds[j]}", i);
             }
 
             CorruptDataException Wrong(string what, int i) => new($"the reference sent {what} for token {i % shard.Length} of sequence {_position + i / shard.Length} of {shard.Path}");

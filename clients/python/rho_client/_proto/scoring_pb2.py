@@ -13,7 +13,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1frho_client/_proto/scoring.proto\x12\x0erho.scoring.v1\"]\n\x0bScoreFormat\x12.\n\x08\x65ncoding\x18\x01 \x01(\x0e\x32\x1c.rho.scoring.v1.LossEncoding\x12\x0f\n\x07\x65ntropy\x18\x02 \x01(\x08\x12\r\n\x05top_k\x18\x03 \x01(\x05\"C\n\x0f\x44\x65scribeRequest\x12\x11\n\treference\x18\x01 \x01(\t\x12\x1d\n\x15tokenizer_fingerprint\x18\x02 \x01(\t\"\xb5\x02\n\x10\x44\x65scribeResponse\x12\x11\n\treference\x18\x01 \x01(\t\x12\x1d\n\x15tokenizer_fingerprint\x18\x02 \x01(\t\x12\x17\n\x0fvocabulary_size\x18\x03 \x01(\x05\x12\x16\n\x0e\x63ontext_length\x18\x04 \x01(\x05\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12/\n\tencodings\x18\x06 \x03(\x0e\x32\x1c.rho.scoring.v1.LossEncoding\x12\x0f\n\x07\x65ntropy\x18\x07 \x01(\x08\x12\x11\n\tmax_top_k\x18\x08 \x01(\x05\x12\x12\n\nreferences\x18\t \x03(\t\x12\x14\n\x0cprobe_losses\x18\n \x01(\x0c\x12\x14\n\x0c\x63hunk_tokens\x18\x0b \x01(\x05\x12\x14\n\x0clease_chunks\x18\x0c \x01(\x05\"o\n\x0cScoreRequest\x12)\n\x04open\x18\x01 \x01(\x0b\x32\x19.rho.scoring.v1.ScoreOpenH\x00\x12,\n\x08sequence\x18\x02 \x01(\x0b\x32\x18.rho.scoring.v1.SequenceH\x00\x42\x06\n\x04kind\"\x99\x01\n\tScoreOpen\x12\x11\n\treference\x18\x01 \x01(\t\x12\x1d\n\x15tokenizer_fingerprint\x18\x02 \x01(\t\x12+\n\x06\x66ormat\x18\x03 \x01(\x0b\x32\x1b.rho.scoring.v1.ScoreFormat\x12-\n\ntoken_type\x18\x04 \x01(\x0e\x32\x19.rho.scoring.v1.TokenType\"6\n\x08Sequence\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0e\n\x06tokens\x18\x02 \x01(\x0c\x12\x0e\n\x06layout\x18\x03 \x01(\x0c\"X\n\rScoreResponse\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x13\n\x0b\x66irst_token\x18\x02 \x01(\x05\x12&\n\x06scores\x18\x03 \x01(\x0b\x32\x16.rho.scoring.v1.Scores\"[\n\x06Scores\x12\x0e\n\x06losses\x18\x01 \x01(\x0c\x12\x11\n\tentropies\x18\x02 \x01(\x0c\x12\x0f\n\x07top_ids\x18\x03 \x01(\x0c\x12\x1d\n\x15top_log_probabilities\x18\x04 \x01(\x0c\"t\n\x11ScoreShardRequest\x12)\n\x04open\x18\x01 \x01(\x0b\x32\x19.rho.scoring.v1.ShardOpenH\x00\x12,\n\x06tokens\x18\x02 \x01(\x0b\x32\x1a.rho.scoring.v1.TokenBlockH\x00\x42\x06\n\x04kind\"\xbe\x01\n\tShardOpen\x12\x11\n\treference\x18\x01 \x01(\t\x12\x1d\n\x15tokenizer_fingerprint\x18\x02 \x01(\t\x12$\n\x05shard\x18\x03 \x01(\x0b\x32\x15.rho.scoring.v1.Shard\x12\x16\n\x0e\x66irst_sequence\x18\x04 \x01(\x03\x12+\n\x06\x66ormat\x18\x05 \x01(\x0b\x32\x1b.rho.scoring.v1.ScoreFormat\x12\x14\n\x0c\x65nd_sequence\x18\x06 \x01(\x03\"\x80\x01\n\x05Shard\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12-\n\ntoken_type\x18\x02 \x01(\x0e\x32\x19.rho.scoring.v1.TokenType\x12\x11\n\tsequences\x18\x03 \x01(\x03\x12\x0e\n\x06length\x18\x04 \x01(\x05\x12\x15\n\rlayout_sha256\x18\x05 \x01(\t\"A\n\nTokenBlock\x12\x13\n\x0b\x66irst_token\x18\x01 \x01(\x03\x12\x0e\n\x06tokens\x18\x02 \x01(\x0c\x12\x0e\n\x06layout\x18\x03 \x01(\x0c\"\xd6\x01\n\x12ScoreShardResponse\x12-\n\x06opened\x18\x01 \x01(\x0b\x32\x1b.rho.scoring.v1.ShardOpenedH\x00\x12\x31\n\x0bsend_tokens\x18\x02 \x01(\x0b\x32\x1a.rho.scoring.v1.SendTokensH\x00\x12*\n\x05\x62lock\x18\x03 \x01(\x0b\x32\x19.rho.scoring.v1.LossBlockH\x00\x12*\n\x07waiting\x18\x04 \x01(\x0b\x32\x17.rho.scoring.v1.WaitingH\x00\x42\x06\n\x04kind\" \n\x0bShardOpened\x12\x11\n\treference\x18\x01 \x01(\t\"\x0c\n\nSendTokens\"t\n\tLossBlock\x12\x13\n\x0b\x66irst_token\x18\x01 \x01(\x03\x12&\n\x06scores\x18\x02 \x01(\x0b\x32\x16.rho.scoring.v1.Scores\x12*\n\x06source\x18\x03 \x01(\x0e\x32\x1a.rho.scoring.v1.LossSource\"5\n\x07Waiting\x12\x15\n\rqueued_tokens\x18\x01 \x01(\x03\x12\x13\n\x0b\x65xpected_ms\x18\x02 \x01(\x01\"\r\n\x0bInfoRequest\"\xb1\x02\n\x0cInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x12\n\nreferences\x18\x02 \x03(\t\x12\x1b\n\x13max_sequence_length\x18\x03 \x01(\x05\x12\x18\n\x10max_shard_tokens\x18\x04 \x01(\x03\x12\x19\n\x11max_queued_tokens\x18\x05 \x01(\x03\x12\x13\n\x0bmax_streams\x18\x06 \x01(\x05\x12\x15\n\rqueued_tokens\x18\x07 \x01(\x03\x12\x0f\n\x07streams\x18\x08 \x01(\x05\x12\x19\n\x11tokens_per_second\x18\t \x01(\x01\x12\x18\n\x10\x65xpected_wait_ms\x18\n \x01(\x01\x12\r\n\x05\x63\x61\x63he\x18\x0b \x01(\t\x12\x17\n\x0f\x63\x61\x63he_available\x18\x0c \x01(\x08\x12\x10\n\x08\x64raining\x18\r \x01(\x08\"x\n\x0f\x43overageRequest\x12\x11\n\treference\x18\x01 \x01(\t\x12+\n\x06\x66ormat\x18\x02 \x01(\x0b\x32\x1b.rho.scoring.v1.ScoreFormat\x12%\n\x06shards\x18\x03 \x03(\x0b\x32\x15.rho.scoring.v1.Shard\"W\n\x10\x43overageResponse\x12-\n\x06shards\x18\x01 \x03(\x0b\x32\x1d.rho.scoring.v1.ShardCoverage\x12\x14\n\x0ctime_left_ms\x18\x02 \x01(\x01\"m\n\rShardCoverage\x12,\n\x05state\x18\x01 \x01(\x0e\x32\x1d.rho.scoring.v1.CoverageState\x12\x18\n\x10\x63\x61\x63hed_sequences\x18\x02 \x01(\x03\x12\x14\n\x0ctime_left_ms\x18\x03 \x01(\x01*s\n\x0cLossEncoding\x12\x1d\n\x19LOSS_ENCODING_UNSPECIFIED\x10\x00\x12\x15\n\x11LOSS_ENCODING_F16\x10\x01\x12\x15\n\x11LOSS_ENCODING_F32\x10\x02\x12\x16\n\x12LOSS_ENCODING_LOG8\x10\x03*O\n\tTokenType\x12\x1a\n\x16TOKEN_TYPE_UNSPECIFIED\x10\x00\x12\x12\n\x0eTOKEN_TYPE_U16\x10\x01\x12\x12\n\x0eTOKEN_TYPE_U32\x10\x02*X\n\nLossSource\x12\x1b\n\x17LOSS_SOURCE_UNSPECIFIED\x10\x00\x12\x16\n\x12LOSS_SOURCE_SCORED\x10\x01\x12\x15\n\x11LOSS_SOURCE_CACHE\x10\x02*\x82\x01\n\rCoverageState\x12\x1e\n\x1a\x43OVERAGE_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43OVERAGE_STATE_CACHED\x10\x01\x12\x1a\n\x16\x43OVERAGE_STATE_IN_WORK\x10\x02\x12\x1a\n\x16\x43OVERAGE_STATE_MISSING\x10\x03\x32\x95\x03\n\x0fReferenceScorer\x12M\n\x08\x44\x65scribe\x12\x1f.rho.scoring.v1.DescribeRequest\x1a .rho.scoring.v1.DescribeResponse\x12H\n\x05Score\x12\x1c.rho.scoring.v1.ScoreRequest\x1a\x1d.rho.scoring.v1.ScoreResponse(\x01\x30\x01\x12W\n\nScoreShard\x12!.rho.scoring.v1.ScoreShardRequest\x1a\".rho.scoring.v1.ScoreShardResponse(\x01\x30\x01\x12\x41\n\x04Info\x12\x1b.rho.scoring.v1.InfoRequest\x1a\x1c.rho.scoring.v1.InfoResponse\x12M\n\x08\x43overage\x12\x1f.rho.scoring.v1.CoverageRequest\x1a .rho.scoring.v1.CoverageResponseB\x1a\xaa\x02\x17Rho.Protocol.Scoring.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1frho_client/_proto/scoring.proto\x12\x0erho.scoring.v1\"]\n\x0bScoreFormat\x12.\n\x08\x65ncoding\x18\x01 \x01(\x0e\x32\x1c.rho.scoring.v1.LossEncoding\x12\x0f\n\x07\x65ntropy\x18\x02 \x01(\x08\x12\r\n\x05top_k\x18\x03 \x01(\x05\"C\n\x0f\x44\x65scribeRequest\x12\x11\n\treference\x18\x01 \x01(\t\x12\x1d\n\x15tokenizer_fingerprint\x18\x02 \x01(\t\"\xb5\x02\n\x10\x44\x65scribeResponse\x12\x11\n\treference\x18\x01 \x01(\t\x12\x1d\n\x15tokenizer_fingerprint\x18\x02 \x01(\t\x12\x17\n\x0fvocabulary_size\x18\x03 \x01(\x05\x12\x16\n\x0e\x63ontext_length\x18\x04 \x01(\x05\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12/\n\tencodings\x18\x06 \x03(\x0e\x32\x1c.rho.scoring.v1.LossEncoding\x12\x0f\n\x07\x65ntropy\x18\x07 \x01(\x08\x12\x11\n\tmax_top_k\x18\x08 \x01(\x05\x12\x12\n\nreferences\x18\t \x03(\t\x12\x14\n\x0cprobe_losses\x18\n \x01(\x0c\x12\x14\n\x0c\x63hunk_tokens\x18\x0b \x01(\x05\x12\x14\n\x0clease_chunks\x18\x0c \x01(\x05\"o\n\x0cScoreRequest\x12)\n\x04open\x18\x01 \x01(\x0b\x32\x19.rho.scoring.v1.ScoreOpenH\x00\x12,\n\x08sequence\x18\x02 \x01(\x0b\x32\x18.rho.scoring.v1.SequenceH\x00\x42\x06\n\x04kind\"\x99\x01\n\tScoreOpen\x12\x11\n\treference\x18\x01 \x01(\t\x12\x1d\n\x15tokenizer_fingerprint\x18\x02 \x01(\t\x12+\n\x06\x66ormat\x18\x03 \x01(\x0b\x32\x1b.rho.scoring.v1.ScoreFormat\x12-\n\ntoken_type\x18\x04 \x01(\x0e\x32\x19.rho.scoring.v1.TokenType\"6\n\x08Sequence\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0e\n\x06tokens\x18\x02 \x01(\x0c\x12\x0e\n\x06layout\x18\x03 \x01(\x0c\"X\n\rScoreResponse\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x13\n\x0b\x66irst_token\x18\x02 \x01(\x05\x12&\n\x06scores\x18\x03 \x01(\x0b\x32\x16.rho.scoring.v1.Scores\"[\n\x06Scores\x12\x0e\n\x06losses\x18\x01 \x01(\x0c\x12\x11\n\tentropies\x18\x02 \x01(\x0c\x12\x0f\n\x07top_ids\x18\x03 \x01(\x0c\x12\x1d\n\x15top_log_probabilities\x18\x04 \x01(\x0c\"t\n\x11ScoreShardRequest\x12)\n\x04open\x18\x01 \x01(\x0b\x32\x19.rho.scoring.v1.ShardOpenH\x00\x12,\n\x06tokens\x18\x02 \x01(\x0b\x32\x1a.rho.scoring.v1.TokenBlockH\x00\x42\x06\n\x04kind\"\xd4\x01\n\tShardOpen\x12\x11\n\treference\x18\x01 \x01(\t\x12\x1d\n\x15tokenizer_fingerprint\x18\x02 \x01(\t\x12$\n\x05shard\x18\x03 \x01(\x0b\x32\x15.rho.scoring.v1.Shard\x12\x16\n\x0e\x66irst_sequence\x18\x04 \x01(\x03\x12+\n\x06\x66ormat\x18\x05 \x01(\x0b\x32\x1b.rho.scoring.v1.ScoreFormat\x12\x14\n\x0c\x65nd_sequence\x18\x06 \x01(\x03\x12\x14\n\x0ctoken_ranges\x18\x07 \x01(\x08\"\x80\x01\n\x05Shard\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12-\n\ntoken_type\x18\x02 \x01(\x0e\x32\x19.rho.scoring.v1.TokenType\x12\x11\n\tsequences\x18\x03 \x01(\x03\x12\x0e\n\x06length\x18\x04 \x01(\x05\x12\x15\n\rlayout_sha256\x18\x05 \x01(\t\"A\n\nTokenBlock\x12\x13\n\x0b\x66irst_token\x18\x01 \x01(\x03\x12\x0e\n\x06tokens\x18\x02 \x01(\x0c\x12\x0e\n\x06layout\x18\x03 \x01(\x0c\"\xd6\x01\n\x12ScoreShardResponse\x12-\n\x06opened\x18\x01 \x01(\x0b\x32\x1b.rho.scoring.v1.ShardOpenedH\x00\x12\x31\n\x0bsend_tokens\x18\x02 \x01(\x0b\x32\x1a.rho.scoring.v1.SendTokensH\x00\x12*\n\x05\x62lock\x18\x03 \x01(\x0b\x32\x19.rho.scoring.v1.LossBlockH\x00\x12*\n\x07waiting\x18\x04 \x01(\x0b\x32\x17.rho.scoring.v1.WaitingH\x00\x42\x06\n\x04kind\" \n\x0bShardOpened\x12\x11\n\treference\x18\x01 \x01(\t\";\n\nSendTokens\x12-\n\x06ranges\x18\x01 \x03(\x0b\x32\x1d.rho.scoring.v1.SequenceRange\"=\n\rSequenceRange\x12\x16\n\x0e\x66irst_sequence\x18\x01 \x01(\x03\x12\x14\n\x0c\x65nd_sequence\x18\x02 \x01(\x03\"t\n\tLossBlock\x12\x13\n\x0b\x66irst_token\x18\x01 \x01(\x03\x12&\n\x06scores\x18\x02 \x01(\x0b\x32\x16.rho.scoring.v1.Scores\x12*\n\x06source\x18\x03 \x01(\x0e\x32\x1a.rho.scoring.v1.LossSource\"5\n\x07Waiting\x12\x15\n\rqueued_tokens\x18\x01 \x01(\x03\x12\x13\n\x0b\x65xpected_ms\x18\x02 \x01(\x01\"\r\n\x0bInfoRequest\"\xb1\x02\n\x0cInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x12\n\nreferences\x18\x02 \x03(\t\x12\x1b\n\x13max_sequence_length\x18\x03 \x01(\x05\x12\x18\n\x10max_shard_tokens\x18\x04 \x01(\x03\x12\x19\n\x11max_queued_tokens\x18\x05 \x01(\x03\x12\x13\n\x0bmax_streams\x18\x06 \x01(\x05\x12\x15\n\rqueued_tokens\x18\x07 \x01(\x03\x12\x0f\n\x07streams\x18\x08 \x01(\x05\x12\x19\n\x11tokens_per_second\x18\t \x01(\x01\x12\x18\n\x10\x65xpected_wait_ms\x18\n \x01(\x01\x12\r\n\x05\x63\x61\x63he\x18\x0b \x01(\t\x12\x17\n\x0f\x63\x61\x63he_available\x18\x0c \x01(\x08\x12\x10\n\x08\x64raining\x18\r \x01(\x08\"x\n\x0f\x43overageRequest\x12\x11\n\treference\x18\x01 \x01(\t\x12+\n\x06\x66ormat\x18\x02 \x01(\x0b\x32\x1b.rho.scoring.v1.ScoreFormat\x12%\n\x06shards\x18\x03 \x03(\x0b\x32\x15.rho.scoring.v1.Shard\"W\n\x10\x43overageResponse\x12-\n\x06shards\x18\x01 \x03(\x0b\x32\x1d.rho.scoring.v1.ShardCoverage\x12\x14\n\x0ctime_left_ms\x18\x02 \x01(\x01\"m\n\rShardCoverage\x12,\n\x05state\x18\x01 \x01(\x0e\x32\x1d.rho.scoring.v1.CoverageState\x12\x18\n\x10\x63\x61\x63hed_sequences\x18\x02 \x01(\x03\x12\x14\n\x0ctime_left_ms\x18\x03 \x01(\x01*s\n\x0cLossEncoding\x12\x1d\n\x19LOSS_ENCODING_UNSPECIFIED\x10\x00\x12\x15\n\x11LOSS_ENCODING_F16\x10\x01\x12\x15\n\x11LOSS_ENCODING_F32\x10\x02\x12\x16\n\x12LOSS_ENCODING_LOG8\x10\x03*O\n\tTokenType\x12\x1a\n\x16TOKEN_TYPE_UNSPECIFIED\x10\x00\x12\x12\n\x0eTOKEN_TYPE_U16\x10\x01\x12\x12\n\x0eTOKEN_TYPE_U32\x10\x02*X\n\nLossSource\x12\x1b\n\x17LOSS_SOURCE_UNSPECIFIED\x10\x00\x12\x16\n\x12LOSS_SOURCE_SCORED\x10\x01\x12\x15\n\x11LOSS_SOURCE_CACHE\x10\x02*\x82\x01\n\rCoverageState\x12\x1e\n\x1a\x43OVERAGE_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43OVERAGE_STATE_CACHED\x10\x01\x12\x1a\n\x16\x43OVERAGE_STATE_IN_WORK\x10\x02\x12\x1a\n\x16\x43OVERAGE_STATE_MISSING\x10\x03\x32\x95\x03\n\x0fReferenceScorer\x12M\n\x08\x44\x65scribe\x12\x1f.rho.scoring.v1.DescribeRequest\x1a .rho.scoring.v1.DescribeResponse\x12H\n\x05Score\x12\x1c.rho.scoring.v1.ScoreRequest\x1a\x1d.rho.scoring.v1.ScoreResponse(\x01\x30\x01\x12W\n\nScoreShard\x12!.rho.scoring.v1.ScoreShardRequest\x1a\".rho.scoring.v1.ScoreShardResponse(\x01\x30\x01\x12\x41\n\x04Info\x12\x1b.rho.scoring.v1.InfoRequest\x1a\x1c.rho.scoring.v1.InfoResponse\x12M\n\x08\x43overage\x12\x1f.rho.scoring.v1.CoverageRequest\x1a .rho.scoring.v1.CoverageResponseB\x1a\xaa\x02\x17Rho.Protocol.Scoring.V1b\x06proto3')
 
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, globals())
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rho_client._proto.scoring_pb2', globals())
@@ -21,14 +21,14 @@ if _descriptor._USE_C_DESCRIPTORS == False:
 
   DESCRIPTOR._options = None
   DESCRIPTOR._serialized_options = b'\252\002\027Rho.Protocol.Scoring.V1'
-  _LOSSENCODING._serialized_start=2627
-  _LOSSENCODING._serialized_end=2742
-  _TOKENTYPE._serialized_start=2744
-  _TOKENTYPE._serialized_end=2823
-  _LOSSSOURCE._serialized_start=2825
-  _LOSSSOURCE._serialized_end=2913
-  _COVERAGESTATE._serialized_start=2916
-  _COVERAGESTATE._serialized_end=3046
+  _LOSSENCODING._serialized_start=2759
+  _LOSSENCODING._serialized_end=2874
+  _TOKENTYPE._serialized_start=2876
+  _TOKENTYPE._serialized_end=2955
+  _LOSSSOURCE._serialized_start=2957
+  _LOSSSOURCE._serialized_end=3045
+  _COVERAGESTATE._serialized_start=3048
+  _COVERAGESTATE._serialized_end=3178
   _SCOREFORMAT._serialized_start=51
   _SCOREFORMAT._serialized_end=144
   _DESCRIBEREQUEST._serialized_start=146
@@ -48,31 +48,33 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _SCORESHARDREQUEST._serialized_start=1035
   _SCORESHARDREQUEST._serialized_end=1151
   _SHARDOPEN._serialized_start=1154
-  _SHARDOPEN._serialized_end=1344
-  _SHARD._serialized_start=1347
-  _SHARD._serialized_end=1475
-  _TOKENBLOCK._serialized_start=1477
-  _TOKENBLOCK._serialized_end=1542
-  _SCORESHARDRESPONSE._serialized_start=1545
-  _SCORESHARDRESPONSE._serialized_end=1759
-  _SHARDOPENED._serialized_start=1761
-  _SHARDOPENED._serialized_end=1793
-  _SENDTOKENS._serialized_start=1795
-  _SENDTOKENS._serialized_end=1807
-  _LOSSBLOCK._serialized_start=1809
-  _LOSSBLOCK._serialized_end=1925
-  _WAITING._serialized_start=1927
-  _WAITING._serialized_end=1980
-  _INFOREQUEST._serialized_start=1982
-  _INFOREQUEST._serialized_end=1995
-  _INFORESPONSE._serialized_start=1998
-  _INFORESPONSE._serialized_end=2303
-  _COVERAGEREQUEST._serialized_start=2305
-  _COVERAGEREQUEST._serialized_end=2425
-  _COVERAGERESPONSE._serialized_start=2427
-  _COVERAGERESPONSE._serialized_end=2514
-  _SHARDCOVERAGE._serialized_start=2516
-  _SHARDCOVERAGE._serialized_end=2625
-  _REFERENCESCORER._serialized_start=3049
-  _REFERENCESCORER._serialized_end=3454
+  _SHARDOPEN._serialized_end=1366
+  _SHARD._serialized_start=1369
+  _SHARD._serialized_end=1497
+  _TOKENBLOCK._serialized_start=1499
+  _TOKENBLOCK._serialized_end=1564
+  _SCORESHARDRESPONSE._serialized_start=1567
+  _SCORESHARDRESPONSE._serialized_end=1781
+  _SHARDOPENED._serialized_start=1783
+  _SHARDOPENED._serialized_end=1815
+  _SENDTOKENS._serialized_start=1817
+  _SENDTOKENS._serialized_end=1876
+  _SEQUENCERANGE._serialized_start=1878
+  _SEQUENCERANGE._serialized_end=1939
+  _LOSSBLOCK._serialized_start=1941
+  _LOSSBLOCK._serialized_end=2057
+  _WAITING._serialized_start=2059
+  _WAITING._serialized_end=2112
+  _INFOREQUEST._serialized_start=2114
+  _INFOREQUEST._serialized_end=2127
+  _INFORESPONSE._serialized_start=2130
+  _INFORESPONSE._serialized_end=2435
+  _COVERAGEREQUEST._serialized_start=2437
+  _COVERAGEREQUEST._serialized_end=2557
+  _COVERAGERESPONSE._serialized_start=2559
+  _COVERAGERESPONSE._serialized_end=2646
+  _SHARDCOVERAGE._serialized_start=2648
+  _SHARDCOVERAGE._serialized_end=2757
+  _REFERENCESCORER._serialized_start=3181
+  _REFERENCESCORER._serialized_end=3586
 # @@protoc_insertion_point(module_scope)

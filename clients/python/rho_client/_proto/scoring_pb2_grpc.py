@@ -90,7 +90,7 @@ class ReferenceScorerServicer(object):
     def Score(self, request_iterator, context):
         """Sequences in, losses out, matched by id, in any order; for batches made on the fly. The first request is `open`.
         Half-closing the request side ends the stream once all sequences are answered. Sequences share the model's batches with other
-        streams' ones, so the last bits of a loss may differ from one call to the next; a shard's do not.
+        streams' ones, so the last bits of a loss may differ from one call to the next.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -98,9 +98,11 @@ class ReferenceScorerServicer(object):
 
     def ScoreShard(self, request_iterator, context):
         """Losses of one token shard, in order. The first request is `open`. If the losses are cached they stream back and no token
-        crosses the wire. Otherwise the service sends `send_tokens` once, the client answers with all the shard's tokens in
-        order, and once their hash is verified the losses follow. A stream that broke is resumed by a new call, on any replica,
-        with `first_sequence` at the first sequence that did not arrive: what was cached by then is not scored again.
+        crosses the wire. Otherwise the service sends `send_tokens`, the client answers with the tokens, and once their hash is verified
+        the losses follow. A service that has met the shard before asks only for the tokens that it is going to score. A stream that broke is resumed by a new call, on any replica,
+        with `first_sequence` at the first sequence that did not arrive: what was cached by then is not scored again. A replica's
+        losses of a shard are the same bytes in every call, whatever range is asked for; those of replicas on processors of different
+        kinds, or of one kind whose arithmetic library does not repeat itself between processes, may differ in the last bits.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
