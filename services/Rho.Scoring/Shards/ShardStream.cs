@@ -210,7 +210,7 @@ internal sealed class ShardStream : IAsyncDisposable
         if (!_request.TakesRanges) return null;
         while (true)
         {
-            if (_verified.Begin(_request.Content) is not { } seen)
+            if (_verified.TryBegin(_request.Content, out var seen))
             {
                 _sees = true;
                 return null;

@@ -19,17 +19,16 @@ internal sealed class VerifiedShards
     private readonly Queue<(ShardContent Shard, int Bytes)> _order = new();
     private int _bytes;
 
-    /// <summary>
-    /// The hashes of a shard's chunks, [chunks * 32], once another stream has seen the shard; null where that stream fails. Where there
-    /// is no such stream, null instead of a task: the caller is to see the shard now, and to say how that ended.
-    /// </summary>
-    public Task<byte[]?>? Begin(ShardContent shard)
+    /// <summary>Whether the caller is to see the shard now, and to say how that ended. False where another stream has seen it or is about to.</summary>
+    /// <param name="hashes">Of the shard's chunks, [chunks * 32], once the shard is seen; null where that fails.</param>
+    public bool TryBegin(ShardContent shard, out Task<byte[]?> hashes)
     {
         lock (_gate)
         {
-            if (_shards.TryGetValue(shard, out var known)) return known.Task;
-            _shards.Add(shard, new TaskCompletionSource<byte[]?>(TaskCreationOptions.RunContinuationsAsynchronously));
-            return null;
+            var isNew = !_shards.TryGetValue(shard, out var known);
+            if (isNew) _shards.Add(shard, known = new TaskCompletionSource<byte[]?>(TaskCreationOptions.RunContinuationsAsynchronously));
+            hashes = known!.Task;
+            return isNew;
         }
     }
 
@@ -38,7 +37,7 @@ internal sealed class VerifiedShards
     {
         lock (_gate)
         {
-            if (!_shards.TryGetValue(shard, out var known)) _shards.Add(shard, known = new TaskCompletionSource<byte[]?>());
+            if (!_shards.TryGetValue(shard, out var known)) _shards.Add(shard, known = new TaskCompletionSource<byte[]?>(TaskCreationOptions.RunContinuationsAsynchronously));
             if (!known.TrySetResult(chunkHashes)) return;
             _order.Enqueue((shard, chunkHashes.Length));
             _bytes += chunkHashes.Length;
