@@ -21,6 +21,6 @@ public class UsageTests
     public async Task Doctor_ThisMachine_NamesWhatItFound()
     {
         var output = await RhoProgram.SucceedAsync("doctor");
-        foreach (var row in (string[])["processor", "features", "memory", "libtorch", "BLAS", "GPU", "Redis"]) Assert.Contains($"{row} ", output, StringComparison.Ordinal);
+        foreach (var row in (string[])["processor", "features", "memory", "libtorch", "GPU", "Redis"]) Assert.Contains($"{row} ", output, StringComparison.Ordinal);
     }
 }
