@@ -10,7 +10,7 @@ public sealed class ScriptTests : IDisposable
 
     public ScriptTests()
     {
-        // A copy in an empty folder, readable by a user without rights, and a system that has no package and no sudo.
+        // A copy in an empty folder that a user without rights can build in, and a system that has no package and no sudo.
         File.Copy(Path.Combine(Root(), "rho"), Path.Combine(folder, "rho"));
         Directory.CreateDirectory(Path.Combine(folder, "bin"));
         foreach (var name in (string[])["dpkg-query", "sudo"])
@@ -19,7 +19,8 @@ public sealed class ScriptTests : IDisposable
             File.SetUnixFileMode(Path.Combine(folder, "bin", name), ReadableAndExecutable);
         }
 
-        foreach (var path in (string[])[folder, Path.Combine(folder, "bin"), Path.Combine(folder, "rho")]) File.SetUnixFileMode(path, ReadableAndExecutable);
+        foreach (var path in (string[])[Path.Combine(folder, "bin"), Path.Combine(folder, "rho")]) File.SetUnixFileMode(path, ReadableAndExecutable);
+        File.SetUnixFileMode(folder, (UnixFileMode)0b111_111_111);
     }
 
     private const UnixFileMode ReadableAndExecutable = (UnixFileMode)0b111_101_101;
