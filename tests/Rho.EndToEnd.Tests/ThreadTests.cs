@@ -33,7 +33,7 @@ public sealed class ThreadTests(Workshop workshop) : IDisposable
         var address = await server.ReadyAsync(RhoProgram.Patience, TestContext.Current.CancellationToken);
         using var http = new HttpClient();
         using var body = new StringContent("""{ "model": "tiny", "prompt": "1 + 1 =", "max_tokens": 8 }""", System.Text.Encoding.UTF8, "application/json");
-        using var response = await http.PostAsync(new Uri($"{address}/v1/completions"), body, TestContext.Current.CancellationToken);
+        using var response = await http.PostAsync(new Uri(new Uri(address), "/v1/completions"), body, TestContext.Current.CancellationToken);
         response.EnsureSuccessStatusCode();
         Assert.Equal(1, Threads(server, "rho-engine"));
         Assert.Equal(0, Threads(server, "rho-kernel"));

@@ -5,9 +5,9 @@ using Google.Protobuf;
 using Google.Protobuf.Reflection;
 using Grpc.Core;
 using Grpc.Health.V1;
+using static Grpc.Health.V1.HealthCheckResponse.Types;
 using V1 = Grpc.Reflection.V1;
 using V1Alpha = Grpc.Reflection.V1Alpha;
-using static Grpc.Health.V1.HealthCheckResponse.Types;
 
 namespace Rho.Hosting.Tests;
 
