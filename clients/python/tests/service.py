@@ -5,6 +5,7 @@ import json
 import os
 import re
 import subprocess
+import tempfile
 import threading
 import time
 import urllib.request
@@ -60,11 +61,14 @@ def make_reference(directory, text, seed=1):
     return weights
 
 
+CACHES = tempfile.TemporaryDirectory()  # where scorers cache by default: not where an earlier run left scores
+
+
 class Scorer:
     """A scorer process. `kill` ends it as kill -9 does; `stop` in order."""
 
     def __init__(self, reference, *options):
-        environment = dict(os.environ, OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE")
+        environment = dict(os.environ, OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", XDG_CACHE_HOME=CACHES.name)
         self.process = subprocess.Popen(
             [executable(), "scorer", "--reference", str(reference), "--port", "0", "--http", "0", "--dtype", "float32", *map(str, options)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)

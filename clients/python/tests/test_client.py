@@ -32,7 +32,7 @@ class ScorerClientTest(unittest.TestCase):
         cls.folder = TemporaryDirectory()
         cls.reference = Path(cls.folder.name) / "reference"
         cls.weights = service.make_reference(cls.reference, TEXT)
-        cls.scorer = service.Scorer(cls.reference, "--cache", Path(cls.folder.name) / "scores")
+        cls.scorer = service.Scorer(cls.reference)
 
     @classmethod
     def tearDownClass(cls):
