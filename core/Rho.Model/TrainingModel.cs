@@ -5,6 +5,22 @@ using static TorchSharp.torch;
 
 namespace Rho.Model;
 
+/// <summary>Which rows a backward pass goes over.</summary>
+public enum BackwardRows
+{
+    /// <summary>All that the loss reaches: the gradient of the selected tokens' loss.</summary>
+    Exact,
+
+    /// <summary>Those of the selected tokens everywhere: keys and values of other rows get no gradient, so it is an approximation
+    /// (Centrifuge, arXiv 2502.00340).</summary>
+    Filtered,
+}
+
+/// <summary>How near a filtered gradient is to the exact one.</summary>
+/// <param name="Cosine">of the angle between the two</param>
+/// <param name="NormRatio">the filtered one's norm over the exact one's</param>
+public readonly record struct GradientComparison(double Cosine, double NormRatio);
+
 /// <summary>How gradients are computed.</summary>
 public sealed record TrainingOptions
 {
@@ -19,6 +35,11 @@ public sealed record TrainingOptions
 
     /// <summary>Weight of (log-sum-exp)^2 in the loss; 0 for none.</summary>
     public double ZLoss { get; init; }
+
+    public BackwardRows Backward { get; init; }
+
+    /// <summary>Tokens before each selected one, of its document, that a filtered backward takes too.</summary>
+    public int BackwardHalo { get; init; }
 
     /// <summary>Share of the target spread over the vocabulary; 0 for none.</summary>
     public double LabelSmoothing { get; init; }
@@ -64,13 +85,47 @@ public sealed class TrainingModel : IDisposable
     /// <param name="probe">answered before the weighting is called</param>
     /// <param name="final">Told during the backward, each time more of the gradients is done: from which offset on they are. It falls, not necessarily to 0.</param>
     public MicroBatchResult AccumulateGradients(
-        TokenBatch batch, TokenWeighting weighting, float[] losses, float[] weights, TokenProbe? probe = null, Action<long>? final = null)
+        TokenBatch batch, TokenWeighting weighting, float[] losses, float[] weights, TokenProbe? probe = null, Action<long>? final = null) =>
+        AccumulateGradients(batch, weighting, losses, weights, probe, final, _gradients, _options.Backward);
+
+    /// <summary>
+    /// Compares the filtered gradient of one micro-batch with the exact one: two passes, and memory for one more gradient
+    /// (4 bytes a parameter). To be called while <see cref="Gradients"/> are zero; leaves them so.
+    /// </summary>
+    /// <returns>null where nothing is selected, or what is found is not finite</returns>
+    public GradientComparison? CompareGradients(TokenBatch batch, TokenWeighting weighting, TokenProbe? probe = null)
+    {
+        using var guard = no_grad();
+        using var exact = LanguageModel.Empty(_master.Config, _master.Device, ScalarType.Float32);
+        exact.Flat.zero_();
+        var (losses, weights) = (new float[batch.Tokens.Length], new float[batch.Tokens.Length]);
+        AccumulateGradients(batch, weighting, losses, weights, probe, null, exact, BackwardRows.Exact);
+        AccumulateGradients(batch, weighting, losses, weights, probe, null, _gradients, BackwardRows.Filtered);
+        // Parameter by parameter, so that a sum in float32 is not too long.
+        double product = 0, filteredSquares = 0, exactSquares = 0;
+        foreach (var span in Layout)
+        {
+            using var scope = NewDisposeScope();
+            var (f, e) = (Gradients.narrow(0, span.Offset, span.Count), exact.Flat.narrow(0, span.Offset, span.Count));
+            product += f.dot(e).item<float>();
+            filteredSquares += f.dot(f).item<float>();
+            exactSquares += e.dot(e).item<float>();
+        }
+
+        ClearGradients();
+        var comparison = new GradientComparison(product / Math.Sqrt(filteredSquares * exactSquares), Math.Sqrt(filteredSquares / exactSquares));
+        return double.IsFinite(comparison.Cosine) && double.IsFinite(comparison.NormRatio) ? comparison : null;
+    }
+
+    private MicroBatchResult AccumulateGradients(
+        TokenBatch batch, TokenWeighting weighting, float[] losses, float[] weights, TokenProbe? probe, Action<long>? final, LanguageModel sums, BackwardRows backward)
     {
         using var guard = no_grad();
         using var scope = NewDisposeScope();
         var network = _weights.Network;
-        using var micro = new MicroBatch(batch, _angles);
-        using var tape = new Tape(_weights, _gradients, micro);
+        var filtered = backward == BackwardRows.Filtered;
+        using var micro = new MicroBatch(batch, _angles, filtered);
+        using var tape = new Tape(_weights, sums, micro);
         var rows = HeadRows.Of(batch.Tokens, batch.Sequences, batch.Length, batch.Documents ?? []);
         var tokens = tensor(batch.Tokens, [batch.Tokens.Length], device: _weights.Device);
 
@@ -110,9 +165,11 @@ public sealed class TrainingModel : IDisposable
         if (selected.Count == 0 || !double.IsFinite(lossSum)) return new MicroBatchResult(lossSum, weightSum);
 
         // 3. Backward: from the head at the selected rows to the first block, each freed as it is done.
-        var (set, gradient) = RowSet.Of([.. selected.Select(i => rows.Positions[i])], batch.Tokens.Length, head.Backward([.. selected], [.. shares], _gradients[network.Head], _options));
+        var chosen = micro.Own(RowSet.Of([.. selected.Select(i => rows.Positions[i])]));
+        var gradient = head.Backward([.. selected], [.. shares], sums[network.Head], _options);
         head.Dispose(); // its logits, before the blocks' backward needs memory
-        normed.Accumulate(micro.Own(set), gradient);
+        var set = micro.Widened(chosen, filtered ? _options.BackwardHalo : 0);
+        normed.Accumulate(set, chosen.Spread(gradient, set));
         tape.Unwind(end);
         final?.Invoke(network.FinalNorm.Weight.Offset);
         for (var i = network.Blocks.Count - 1; i >= 0; i--)
@@ -124,7 +181,7 @@ public sealed class TrainingModel : IDisposable
         foreach (var part in embedded.TakeGradient())
         {
             using (part)
-                GradientSum.AddRows(_gradients[network.Embedding], part.Rows.Of(tokens).to(int64), network.EmbeddingScale == 1 ? part.Data : part.Data.mul(network.EmbeddingScale));
+                GradientSum.AddRows(sums[network.Embedding], part.Rows.Of(tokens).to(int64), network.EmbeddingScale == 1 ? part.Data : part.Data.mul(network.EmbeddingScale));
         }
 
         return new MicroBatchResult(lossSum, weightSum);

@@ -77,6 +77,53 @@ public sealed class ArchitectureTests
         }
     }
 
+    /// <summary>Where all that the selected rows see is selected too, or in the halo, the filtered gradient is the exact one.</summary>
+    [Theory, MemberData(nameof(Models))]
+    public void Training_FilteredToRowsThatSeeNoOthers_IsExact(string model)
+    {
+        using var expected = Expected(model);
+        var batch = NumericsTests.Batch(expected, withDocuments: true);
+        foreach (var (compute, checkpointing) in new[] { (ComputeType.Float32, false), (ComputeType.Float32, true), (ComputeType.BFloat16, false) })
+        {
+            float[] Gradients(BackwardRows backward, int halo, Func<int, bool> selects)
+            {
+                using var training = new TrainingModel(Load(model), new TrainingOptions { Compute = compute, ActivationCheckpointing = checkpointing, Backward = backward, BackwardHalo = halo });
+                var shares = Enumerable.Range(0, batch.Tokens.Length).Select(i => selects(i) ? 1f : 0).ToArray();
+                training.AccumulateGradients(batch, Weigh(shares), new float[shares.Length], new float[shares.Length]);
+                return training.Gradients.data<float>().ToArray();
+            }
+
+            bool All(int i) => true;
+            bool Beginning(int i) => i % batch.Length < batch.Length / 2;
+            bool Some(int i) => i % 7 is 2 or 5;
+            Assert.Equal(Gradients(BackwardRows.Exact, 0, All), Gradients(BackwardRows.Filtered, 0, All));
+            Assert.Equal(Gradients(BackwardRows.Exact, 0, Beginning), Gradients(BackwardRows.Filtered, 0, Beginning));
+            var (exact, whole, filtered) = (Gradients(BackwardRows.Exact, 0, Some), Gradients(BackwardRows.Filtered, batch.Length, Some), Gradients(BackwardRows.Filtered, 0, Some));
+            NumericsTests.AssertClose(exact, whole, compute == ComputeType.Float32 ? 1e-5f : 0.05f);
+            Assert.NotEqual(exact, filtered);
+        }
+    }
+
+    public static TheoryData<string> UntiedModels => [.. Directory.GetDirectories(Folder).Where(path => !ModelConfig.Load(path).TiedEmbeddings).Select(path => Path.GetFileName(path)!)];
+
+    /// <summary>What is selected in one document moves no other's tokens (where the head, which moves all, is not the embedding).</summary>
+    [Theory, MemberData(nameof(UntiedModels))]
+    public void Training_FilteredToOneDocument_LeavesTheOthersAlone(string model)
+    {
+        using var expected = Expected(model);
+        var batch = NumericsTests.Batch(expected, withDocuments: true);
+        var document = batch.Documents![batch.Length - 1];
+        bool Within(int i) => i < batch.Length && batch.Documents[i] == document;
+        using var training = new TrainingModel(Load(model), new TrainingOptions { Compute = ComputeType.Float32, Backward = BackwardRows.Filtered });
+        var shares = Enumerable.Range(0, batch.Tokens.Length).Select(i => Within(i) && i % 3 > 0 ? 1f : 0).ToArray();
+        training.AccumulateGradients(batch, Weigh(shares), new float[shares.Length], new float[shares.Length]);
+        var embedding = training.Layout.Single(span => span.Name.Contains("embed_tokens", StringComparison.Ordinal));
+        var moved = training.Gradients.narrow(0, embedding.Offset, embedding.Count).view(embedding.Shape).ne(0).any(1).data<bool>().ToArray();
+        Assert.Contains(true, moved);
+        for (var token = 0; token < moved.Length; token++)
+            Assert.True(!moved[token] || Enumerable.Range(0, batch.Length).Any(i => Within(i) && batch.Tokens[i] == token), $"token {token} is not in the document");
+    }
+
     [Theory, MemberData(nameof(Models))]
     public void Scoring_WholeAndInPieces_EqualsTheFormula(string model)
     {

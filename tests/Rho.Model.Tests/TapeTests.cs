@@ -123,8 +123,9 @@ public sealed class TapeTests : IDisposable
             using (var tape = new Tape(_weights, _sums, batch))
             {
                 using var leaf = tape.Leaf(x.clone());
-                var (set, given) = RowSet.Of(chosen, Sequences * Length, weights.clone());
-                run(tape, leaf).Accumulate(batch.Own(set), given);
+                var given = batch.Own(RowSet.Of(chosen));
+                var set = batch.Widened(given, 0);
+                run(tape, leaf).Accumulate(set, given.Spread(weights.clone(), set));
                 tape.Unwind();
                 gradient = zeros_like(x);
                 foreach (var part in leaf.TakeGradient())
@@ -178,9 +179,10 @@ public sealed class TapeTests : IDisposable
         foreach (var share in new[] { 0.05, 0.4, 1.0 })
         {
             long[] chosen = [.. Enumerable.Range(0, documents.Length).Where(_ => random.NextDouble() < share).Select(row => (long)row)];
-            var (moved, gradient) = RowSet.Of(chosen, documents.Length, randn([chosen.Length, spec.Queries], generator: _random));
-            var seen = batch.Own(moved).Seen(Sequences, length, rows.FirstSeen);
-            if (!ReferenceEquals(seen, moved)) batch.Own(seen);
+            var given = batch.Own(RowSet.Of(chosen));
+            var moved = batch.Widened(given, 0);
+            var gradient = given.Spread(randn([chosen.Length, spec.Queries], generator: _random), moved);
+            var seen = batch.Seen(moved, rows);
             var (expectedQueries, expectedKeysValues) = TorchAttention.Backward(rows, qkv.to(ScalarType.Float64), gradient.to(ScalarType.Float64), moved, seen);
             using var value = new Value(qkv.clone(), null);
             var (queries, keysValues) = Cpu.CausalAttention.Backward(rows, value, attended, logSums, gradient, moved, seen);

@@ -139,6 +139,8 @@ internal sealed class TrainingService(RunManager runs, ServiceHealth health) : W
         if (step.ExcessQuantiles is { } quantiles) wire.ExcessQuantiles.AddRange(quantiles);
         if (step.SelectedShareByCorpus is { } corpora) wire.SelectedShareByCorpus.AddRange(corpora);
         if (step.GradientNorm is { } norm) wire.GradientNorm = norm;
+        if (step.GradientCosine is { } cosine) wire.GradientCosine = cosine;
+        if (step.GradientNormRatio is { } normRatio) wire.GradientNormRatio = normRatio;
         if (step.FlopsShare is { } flops) wire.FlopsShare = flops;
         return wire;
     }

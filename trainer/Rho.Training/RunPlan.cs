@@ -86,6 +86,8 @@ internal sealed class RunPlan : IAsyncDisposable
             ActivationCheckpointing = Run.Compute.ActivationCheckpointing,
             ZLoss = Run.Loss.ZLoss,
             LabelSmoothing = Run.Loss.LabelSmoothing,
+            Backward = Run.Objective.Backward,
+            BackwardHalo = Run.Objective.BackwardHalo,
         };
         return new TrainingModel(model, Run.Compute.LogitsBytes is { } bytes ? options with { LogitsBudgetBytes = bytes } : options);
     }

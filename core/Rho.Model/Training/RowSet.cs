@@ -21,16 +21,14 @@ internal sealed class RowSet : IDisposable
     /// <param name="rows">ascending</param>
     internal static RowSet Of(long[] rows) => new(rows, rows.Length);
 
-    /// <summary>These rows, or all where they are nearly all. The gradient at others is zero.</summary>
-    /// <param name="rows">ascending</param>
-    /// <param name="all">how many there are</param>
-    /// <param name="gradient">of these rows. [rows, width]</param>
-    /// <returns>the set, and the gradient at its rows</returns>
-    internal static (RowSet Rows, Tensor Gradient) Of(long[] rows, long all, Tensor gradient)
+    /// <summary>What these rows have, at the rows of a larger set; zero at its others.</summary>
+    /// <param name="part">[count, width]</param>
+    /// <returns>[larger's count, width]</returns>
+    internal Tensor Spread(Tensor part, RowSet larger)
     {
-        var set = Of(rows);
-        if (rows.Length <= MostGathered * all) return (set, gradient);
-        using (set) return (All(all), zeros([all, gradient.size(1)], gradient.dtype, gradient.device).index_copy_(0, set.Index(gradient.device), gradient));
+        if (larger.Count == Count) return part;
+        using var at = larger.IsAll ? Index(part.device).alias() : tensor(Within(larger), device: part.device);
+        return zeros([larger.Count, part.size(1)], part.dtype, part.device).index_copy_(0, at, part);
     }
 
     /// <summary>Where a row is among these.</summary>
@@ -64,6 +62,23 @@ internal sealed class RowSet : IDisposable
     }
 
     internal bool Contains(RowSet other) => ReferenceEquals(this, other) || IsAll || (!other.IsAll && other.Count <= Count && Array.TrueForAll(other.Within(this), at => at >= 0));
+
+    /// <summary>These rows and up to <paramref name="before"/> before each, of its document; all rows where that is nearly all.</summary>
+    /// <param name="firstSeen">as for <see cref="Seen"/>, where a whole document is seen</param>
+    internal RowSet Widened(int before, int sequences, int length, int[]? firstSeen)
+    {
+        if (_rows is null) return this;
+        List<long> wide = [];
+        long next = 0;
+        foreach (var row in _rows)
+        {
+            var start = row - (row % length) + (firstSeen is null ? 0 : firstSeen[row]);
+            for (next = Math.Max(next, Math.Max(start, row - before)); next <= row; next++) wide.Add(next);
+        }
+
+        var all = (long)sequences * length;
+        return wide.Count > MostGathered * all ? All(all) : wide.Count == Count ? this : Of([.. wide]);
+    }
 
     /// <summary>The set of the rows that these attend to, themselves included; this one where it has them all.</summary>
     /// <param name="firstSeen">null where every token sees all before it. [rows]</param>

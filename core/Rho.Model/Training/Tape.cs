@@ -4,7 +4,7 @@ using static TorchSharp.torch;
 namespace Rho.Model.Training;
 
 /// <summary>What the operations of a micro-batch share.</summary>
-internal sealed class MicroBatch(TokenBatch batch, Angles.Cache angles) : IDisposable
+internal sealed class MicroBatch(TokenBatch batch, Angles.Cache angles, bool filtered = false) : IDisposable
 {
     private readonly List<RowSet> _sets = [];
     private readonly Visibility _visibility = new([.. Enumerable.Repeat(batch.Length, batch.Sequences)], batch.Documents ?? []);
@@ -14,6 +14,21 @@ internal sealed class MicroBatch(TokenBatch batch, Angles.Cache angles) : IDispo
     internal RowSet All { get; } = RowSet.All(batch.Tokens.Length);
 
     internal AttentionRows Attention(AttentionSpec spec) => new(spec, angles.Of(spec.Rotation, Length), _visibility.FirstSeen(spec.Window), Sequences, Length);
+
+    /// <summary>The rows that attention hands a gradient on to: all that these see, or in the filtered backward only these.</summary>
+    internal RowSet Seen(RowSet rows, AttentionRows attention)
+    {
+        if (filtered) return rows;
+        var seen = rows.Seen(Sequences, Length, attention.FirstSeen);
+        return ReferenceEquals(seen, rows) ? rows : Own(seen);
+    }
+
+    /// <summary>These rows and up to <paramref name="before"/> before each, of its document; all where that is nearly all.</summary>
+    internal RowSet Widened(RowSet rows, int before)
+    {
+        var wide = rows.Widened(before, Sequences, Length, _visibility.FirstSeen(null));
+        return ReferenceEquals(wide, rows) ? rows : Own(wide);
+    }
 
     /// <summary>A set that is disposed with this.</summary>
     internal RowSet Own(RowSet rows)
@@ -28,7 +43,8 @@ internal sealed class MicroBatch(TokenBatch batch, Angles.Cache angles) : IDispo
 /// <summary>
 /// The operations in training. Each keeps what its backward needs, and no more: norms and gates are computed again. Going back, a gradient is a dense
 /// matrix over a set of rows, and each operation says at which rows it hands one on: attention at every earlier row that its rows see, all
-/// others at the same rows. So nothing is computed where the loss does not reach. Gradients of weights are added to float32 sums.
+/// others at the same rows. So nothing is computed where the loss does not reach; in the filtered backward, which is not exact, attention too hands a
+/// gradient on at the same rows only. Gradients of weights are added to float32 sums.
 /// </summary>
 /// <param name="weights">in the type that products are computed in</param>
 /// <param name="sums">of the weights' gradients; laid out as these</param>
@@ -131,8 +147,7 @@ internal sealed class Tape(LanguageModel weights, LanguageModel sums, MicroBatch
         var (result, logSums) = onCpu ? Cpu.CausalAttention.Forward(rows, qkv.Kept) : (TorchAttention.Forward(rows, qkv.Kept), null);
         return Record(new Value(result, y => EachPart(y, part =>
         {
-            var seen = part.Rows.Seen(rows.Sequences, rows.Length, rows.FirstSeen);
-            if (!ReferenceEquals(seen, part.Rows)) batch.Own(seen);
+            var seen = batch.Seen(part.Rows, rows);
             var (queries, keysValues) = onCpu
                 ? Cpu.CausalAttention.Backward(rows, qkv, y.Kept, logSums!, part.Data, part.Rows, seen)
                 : TorchAttention.Backward(rows, qkv.Kept, part.Data, part.Rows, seen);

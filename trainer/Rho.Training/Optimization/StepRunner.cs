@@ -20,6 +20,9 @@ internal sealed record StepOutcome
 
     public double? GradientNorm { get; init; }
 
+    /// <summary>Of the filtered with the exact gradient, in steps that compare them.</summary>
+    public GradientComparison? GradientComparison { get; init; }
+
     public string? Skipped { get; init; }
 
     public bool NonFinite { get; init; }
@@ -79,6 +82,7 @@ internal sealed class StepRunner : IDisposable
         var byCorpus = new (long Candidates, long Selected)[_corpora];
         double lossSum = 0, weightSum = 0;
         string? problem = null;
+        GradientComparison? comparison = null;
         for (var i = 0; i < batches.Count; i++)
         {
             var batch = batches[i];
@@ -87,11 +91,11 @@ internal sealed class StepRunner : IDisposable
             var losses = new float[batch.Tokens.Tokens.Length];
             var weights = new float[losses.Length];
             var index = i;
+            TokenWeighting weighting = (current, output) => Weigh(step, index, batch, reference, current, probe, selective, ratio, chosen?[index], output);
+            if (i == 0 && selective && ComparesGradients(step)) comparison = Model.CompareGradients(batch.Tokens, weighting, probe);
             var last = i == batches.Count - 1;
             if (last) _reduction.Begin();
-            var result = Model.AccumulateGradients(
-                batch.Tokens, (current, output) => Weigh(step, index, batch, reference, current, probe, selective, ratio, chosen?[index], output), losses, weights, probe,
-                last ? _reduction.Advance : null);
+            var result = Model.AccumulateGradients(batch.Tokens, weighting, losses, weights, probe, last ? _reduction.Advance : null);
             lossSum += result.WeightedLossSum;
             weightSum += result.WeightSum;
             if (!double.IsFinite(result.WeightedLossSum) || HasLostTarget(batch.Tokens, losses)) problem ??= $"the loss of {Place(batch, losses)} is not a number";
@@ -110,7 +114,7 @@ internal sealed class StepRunner : IDisposable
             BatchesWithoutReference = batches.Count(batch => batch.WithoutReference),
         }.Over(_ranks);
         if (selective && sums.Statistics.Compared > 0) Ratio.Observe(1 - sums.Statistics.NegativeExcessShare);
-        return Update(new StepOutcome { Sums = sums, Ratio = ratio, LearningRate = LearningRate.At(_run.Schedule, step, _steps) }, problem);
+        return Update(new StepOutcome { Sums = sums, Ratio = ratio, LearningRate = LearningRate.At(_run.Schedule, step, _steps), GradientComparison = comparison }, problem);
     }
 
     /// <summary>Losses on held-out text: their sum and their number.</summary>
@@ -178,6 +182,9 @@ internal sealed class StepRunner : IDisposable
         Average?.Update();
         return outcome with { GradientNorm = norm };
     }
+
+    private bool ComparesGradients(long step) =>
+        _run.Objective.Backward == BackwardRows.Filtered && _run.Metrics.GradientCheckSteps is > 0 and var every && step % every == 0 && _ranks.Rank == 0;
 
     private void Weigh(
         long step, int index, PreparedBatch batch, TokenScores? reference, ReadOnlySpan<float> current, TokenProbe? probe,

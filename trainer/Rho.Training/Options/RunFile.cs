@@ -193,6 +193,13 @@ public sealed record ObjectiveSection
     [Description("Steps at the start that train on all tokens.")]
     [Range(0, long.MaxValue)]
     public long ClmSteps { get; init; }
+
+    [Description("exact: the gradient of the selected tokens' loss. filtered: the backward pass goes over the rows of the selected tokens only, in every layer; keys and values of other tokens get no gradient. An approximation that saves most of the dropped tokens' share of the backward (Centrifuge, arXiv 2502.00340); metrics.gradient_check_steps says how near it is.")]
+    public BackwardRows Backward { get; init; }
+
+    [Description("Tokens before each selected one, of its document, whose rows a filtered backward takes too: nearer to the exact gradient, and dearer.")]
+    [Range(0, 1 << 20)]
+    public int BackwardHalo { get; init; }
 }
 
 public enum RatioScheduleKind
@@ -452,6 +459,10 @@ public sealed record MetricsSection
 {
     [Description("Write TensorBoard event files into the run's folder.")]
     public bool Tensorboard { get; init; }
+
+    [Description("Steps between comparisons of the filtered with the exact gradient, on the step's first micro-batch: two more backward passes and 4 bytes a parameter in such a step; 0 for never.")]
+    [Range(0, long.MaxValue)]
+    public long GradientCheckSteps { get; init; } = 200;
 
     [Description("Peak floating-point operations per second of the devices together, for the share of it that training reaches; not reported where absent.")]
     [Range(0.0, 1e24, MinimumIsExclusive = true)]

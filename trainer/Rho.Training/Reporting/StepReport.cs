@@ -39,6 +39,8 @@ internal sealed class StepReport(RunPlan plan, TrainingModel model)
             ExcessQuantiles = statistics.ExcessQuantiles.Count > 0 ? statistics.ExcessQuantiles : null,
             SelectedShareByCorpus = outcome.Sums.ByCorpus.Length > 1 ? [.. outcome.Sums.ByCorpus.Select(count => count.Candidates == 0 ? 0 : (double)count.Selected / count.Candidates)] : null,
             GradientNorm = outcome.GradientNorm,
+            GradientCosine = outcome.GradientComparison?.Cosine,
+            GradientNormRatio = outcome.GradientComparison?.NormRatio,
             LearningRate = outcome.LearningRate,
             Milliseconds = times.Whole.TotalMilliseconds,
             TrainingMilliseconds = times.Training.TotalMilliseconds,

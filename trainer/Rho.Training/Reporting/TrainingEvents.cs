@@ -75,6 +75,12 @@ public sealed record StepFinished : TrainingEvent
     /// <summary>Before clipping.</summary>
     public double? GradientNorm { get; init; }
 
+    /// <summary>Cosine between the filtered and the exact gradient of one micro-batch; null in steps that do not compare them.</summary>
+    public double? GradientCosine { get; init; }
+
+    /// <summary>Norm of that filtered gradient over the exact one's.</summary>
+    public double? GradientNormRatio { get; init; }
+
     public required double LearningRate { get; init; }
 
     /// <summary>Of the whole step, waiting included.</summary>

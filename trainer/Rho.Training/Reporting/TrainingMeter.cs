@@ -32,6 +32,8 @@ internal sealed class TrainingMeter : IDisposable
     private readonly Gauge<double> _quantile;
     private readonly Gauge<double> _overlap;
     private readonly Gauge<double> _gradientNorm;
+    private readonly Gauge<double> _gradientCosine;
+    private readonly Gauge<double> _gradientNormRatio;
     private readonly Gauge<double> _learningRate;
     private readonly Gauge<double> _speed;
     private readonly Gauge<double> _flops;
@@ -63,6 +65,8 @@ internal sealed class TrainingMeter : IDisposable
         _quantile = _meter.CreateGauge<double>("rho.training.excess", "nat", "Excess loss at a quantile of the candidates");
         _overlap = _meter.CreateGauge<double>("rho.training.mask_overlap", null, "Share of what was selected of one batch at the checkpoint before that is selected now");
         _gradientNorm = _meter.CreateGauge<double>("rho.training.gradient_norm", null, "Norm of the gradient before clipping");
+        _gradientCosine = _meter.CreateGauge<double>("rho.training.gradient_cosine", null, "Cosine between the filtered and the exact gradient of one micro-batch");
+        _gradientNormRatio = _meter.CreateGauge<double>("rho.training.gradient_norm_ratio", null, "Norm of the filtered gradient of one micro-batch over that of the exact one");
         _learningRate = _meter.CreateGauge<double>("rho.training.learning_rate", null, "Learning rate");
         _speed = _meter.CreateGauge<double>("rho.training.tokens_per_second", "{token}/s", "Tokens read per second");
         _flops = _meter.CreateGauge<double>("rho.training.flops_share", null, "Share of the peak floating-point operations per second");
@@ -115,6 +119,8 @@ internal sealed class TrainingMeter : IDisposable
         Set(_negativeExcess, step.NegativeExcessShare);
         for (var i = 0; i < step.ExcessQuantiles?.Count; i++) Set(_quantile, step.ExcessQuantiles[i], "quantile", QuantileShares[i]);
         Set(_gradientNorm, step.GradientNorm);
+        Set(_gradientCosine, step.GradientCosine);
+        Set(_gradientNormRatio, step.GradientNormRatio);
         _learningRate.Record(step.LearningRate, _run);
         _speed.Record(step.TokensPerSecond, _run);
         Set(_flops, step.FlopsShare);
