@@ -17,16 +17,19 @@ internal static class Worker
         var dtype = new Option<string>("--dtype") { DefaultValueFactory = _ => "float32" };
         var mode = new Option<string>("--mode") { DefaultValueFactory = _ => "score" };
         var steps = new Option<int>("--steps") { DefaultValueFactory = _ => 7 };
-        var vocabulary = new Option<int?>("--vocab") { Description = "Instead of the sizes' own" };
         var device = new Option<string>("--device") { DefaultValueFactory = _ => "cpu" };
+        var ratio = new Option<double>("--ratio") { Description = "Share of the tokens that a selective step keeps", DefaultValueFactory = _ => 0.6 };
+        var backward = new Option<BackwardRows>("--backward");
         var (length, batch) = (Sizes.LengthOption(), Sizes.BatchOption());
-        var command = new Command("worker", "One figure, measured in this process") { sizes, dtype, mode, steps, vocabulary, length, batch, device };
+        var command = new Command("worker", "One figure, measured in this process") { sizes, dtype, mode, steps, length, batch, device, ratio, backward };
         command.Hidden = true;
-        command.SetAction(result => Run(Sizes.All[result.GetValue(sizes)!].With(result.GetValue(length), result.GetValue(batch)) is var chosen && result.GetValue(vocabulary) is { } tokens ? chosen with { Vocabulary = tokens } : chosen, result.GetValue(dtype)!, result.GetValue(mode)!, result.GetValue(steps), Devices.Resolve(result.GetValue(device)!)));
+        command.SetAction(result => Run(
+            Sizes.All[result.GetValue(sizes)!].With(result.GetValue(length), result.GetValue(batch)), result.GetValue(dtype)!, result.GetValue(mode)!, result.GetValue(steps),
+            Devices.Resolve(result.GetValue(device)!), result.GetValue(ratio), result.GetValue(backward)));
         return command;
     }
 
-    private static int Run(Sizes sizes, string dtype, string mode, int steps, Device device)
+    private static int Run(Sizes sizes, string dtype, string mode, int steps, Device device, double ratio, BackwardRows backward)
     {
         set_num_threads(Environment.ProcessorCount);
         var config = sizes.Config(sizes.Length);
@@ -48,23 +51,23 @@ internal static class Worker
         }
         else
         {
-            step = TrainingStep(config, compute, device, new TokenBatch(tokens, sizes.Batch, sizes.Length, null), selective: mode == "slm-cached", random);
+            step = TrainingStep(config, compute, device, new TokenBatch(tokens, sizes.Batch, sizes.Length, null), ratio: mode == "slm-cached" ? ratio : 1, backward, random);
         }
 
         Measuring.Report(mode, made, steps, step);
         return 0;
     }
 
-    private static Action TrainingStep(ModelConfig config, ComputeType compute, Device device, TokenBatch batch, bool selective, Random random)
+    private static Action TrainingStep(ModelConfig config, ComputeType compute, Device device, TokenBatch batch, double ratio, BackwardRows backward, Random random)
     {
-        var model = new TrainingModel(LanguageModel.Create(config, 0, device, ComputeType.Float32), new TrainingOptions { Compute = compute });
+        var model = new TrainingModel(LanguageModel.Create(config, 0, device, ComputeType.Float32), new TrainingOptions { Compute = compute, Backward = backward });
         var optimizer = new AdamW(model.Parameters, model.Gradients, model.Layout, new OptimizerSection());
         var reference = new float[batch.Tokens.Length];
         foreach (ref var loss in reference.AsSpan()) loss = (float)(Math.Log(config.VocabularySize) + random.NextDouble());
         var (losses, weights) = (new float[reference.Length], new float[reference.Length]);
         var selector = new TopTokens(new ExcessLoss());
         TokenWeighting weighting = (current, shares) =>
-            selector.Select(new TokenLosses { Current = current, Reference = reference, Length = batch.Length }, selective ? 0.6 : 1, shares);
+            selector.Select(new TokenLosses { Current = current, Reference = reference, Length = batch.Length }, ratio, shares);
         return () =>
         {
             var result = model.AccumulateGradients(batch, weighting, losses, weights);

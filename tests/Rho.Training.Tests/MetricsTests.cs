@@ -78,6 +78,28 @@ public sealed class MetricsTests : IDisposable
         foreach (var instrument in new[] { "score_wait", "data_wait", "reference_time", "training_time", "checkpoint_stall", "mask_overlap" }) Assert.Contains($"rho.training.{instrument}", values.Keys);
     }
 
+    [Fact]
+    public async Task Run_Filtered_SaysHowNearItsGradientIsToTheExactOne()
+    {
+        var name = $"filtered{Guid.NewGuid():N}";
+        var values = new ConcurrentDictionary<string, double>(StringComparer.Ordinal);
+        using var listener = Listen(name, values);
+        var run = TwoCorpora(name, """, "ratio": 0.4, "backward": "filtered" """);
+        await World.RunAsync(TrainingRun.Start(run with { Metrics = run.Metrics with { GradientCheckSteps = 5 } }));
+
+        var compared = Of(run.Output, "step").Where(step => step["gradient_cosine"] is not null).ToList();
+        Assert.Equal([1, 6, 11], compared.Select(step => step["step"]!.GetValue<int>()));
+        Assert.All(compared, step =>
+        {
+            Assert.InRange(step["gradient_cosine"]!.GetValue<double>(), 0.5, 0.99999);
+            Assert.InRange(step["gradient_norm_ratio"]!.GetValue<double>(), 0.3, 1.5);
+        });
+        Assert.Equal(compared[^1]["gradient_cosine"]!.GetValue<double>(), values["rho.training.gradient_cosine"], 1e-9);
+        Assert.Equal(compared[^1]["gradient_norm_ratio"]!.GetValue<double>(), values["rho.training.gradient_norm_ratio"], 1e-9);
+        var events = Encoding.Latin1.GetString(await File.ReadAllBytesAsync(Directory.EnumerateFiles(Path.Combine(run.Output, "tensorboard")).Single()));
+        Assert.Contains("optimizer/gradient_cosine", events, StringComparison.Ordinal);
+    }
+
     /// <summary>The last value of each gauge and the sum of each counter of one run, by instrument and its tag.</summary>
     private static MeterListener Listen(string run, ConcurrentDictionary<string, double> values)
     {

@@ -103,6 +103,7 @@ public sealed partial class ProcessTests : IDisposable
     [InlineData(4, "")]
     [InlineData(2, ", \"scope\": \"global_batch\"")]
     [InlineData(4, ", \"scope\": \"sequence\"")]
+    [InlineData(2, ", \"ratio\": 0.4, \"backward\": \"filtered\", \"backward_halo\": 1")]
     [InlineData(2, ", \"scope\": \"global_batch\", \"selector\": { \"by\": \"divergence\" }")]
     public Task Run_SeveralRanks_EqualOneProcess(int ranks, string objective) => RanksEqualOneProcessAsync(ranks, objective);
 
