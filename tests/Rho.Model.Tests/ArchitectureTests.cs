@@ -10,6 +10,8 @@ public sealed class ArchitectureTests
 {
     public static TheoryData<string> Models => [.. Directory.GetDirectories(Folder).Select(path => Path.GetFileName(path)!).Order(StringComparer.Ordinal)];
 
+    public static TheoryData<string> Mixtures => [.. Directory.GetDirectories(Folder).Where(path => ModelConfig.Load(path).Experts > 0).Select(path => Path.GetFileName(path)!).Order(StringComparer.Ordinal)];
+
     private static string Folder => Path.Combine(AppContext.BaseDirectory, "architectures");
 
     private static SafetensorsFile Expected(string model) => SafetensorsFile.Open(Path.Combine(Folder, model, "expected.safetensors"));
@@ -52,6 +54,43 @@ public sealed class ArchitectureTests
             foreach (var span in training.Layout)
                 AssertNear(model, NumericsTests.Floats(expected, $"gradient.{span.Name}"), gradients.AsSpan((int)span.Offset, (int)span.Count), tolerance);
         }
+    }
+
+    /// <summary>The load-balancing loss over all layers' tokens but padding, and its gradient beside the tokens' losses, which reaches rows that no selected token sees.</summary>
+    [Theory, MemberData(nameof(Mixtures))]
+    public void Training_RouterBalance_EqualsTheFormula(string model)
+    {
+        using var expected = Expected(model);
+        const float coefficient = 0.7f;
+        foreach (var (checkpointing, compute, tolerance) in new[] { (false, ComputeType.Float32, 2e-5f), (true, ComputeType.Float32, 2e-5f), (true, ComputeType.BFloat16, 0.08f) })
+        {
+            using var training = new TrainingModel(Load(model), new TrainingOptions { Compute = compute, ActivationCheckpointing = checkpointing, RouterBalance = coefficient });
+            foreach (var suffix in new[] { "", "_documents" })
+            {
+                var batch = NumericsTests.Batch(expected, suffix.Length > 0);
+                var result = training.AccumulateGradients(batch, Weigh(NumericsTests.Floats(expected, "weights")), new float[batch.Tokens.Length], new float[batch.Tokens.Length]);
+                Assert.Equal(NumericsTests.Floats(expected, "balance" + suffix)[0], result.RouterBalance!.Value, tolerance * 5);
+                Assert.InRange(result.BusiestExpertShare!.Value, 1.0 / training.Config.Experts, 1);
+            }
+
+            var gradients = training.Gradients.data<float>().ToArray();
+            foreach (var span in training.Layout)
+            {
+                var sum = NumericsTests.Floats(expected, $"gradient.{span.Name}").Zip(NumericsTests.Floats(expected, $"balance_gradient.{span.Name}"), (loss, balance) => loss + (coefficient * balance)).ToArray();
+                AssertNear(model, sum, gradients.AsSpan((int)span.Offset, (int)span.Count), tolerance);
+            }
+        }
+    }
+
+    [Theory, MemberData(nameof(Mixtures))]
+    public void Training_WithoutRouterBalance_SaysNothingOfTheLoad(string model)
+    {
+        using var expected = Expected(model);
+        var batch = NumericsTests.Batch(expected, withDocuments: false);
+        using var training = new TrainingModel(Load(model), new TrainingOptions { Compute = ComputeType.Float32 });
+        var result = training.AccumulateGradients(batch, (_, weights) => weights.Fill(1), new float[batch.Tokens.Length], new float[batch.Tokens.Length]);
+        Assert.Null(result.RouterBalance);
+        Assert.Null(result.BusiestExpertShare);
     }
 
     /// <summary>A selection of few rows, whose gradient reaches part of the rows only: with its complement it adds up to the whole.</summary>
