@@ -138,6 +138,61 @@ public sealed class ArchitectureTests
         }
     }
 
+    /// <summary>Sequences up to the original context have other angles than longer ones, also where one batch has both.</summary>
+    [Fact]
+    public void Scoring_LongRope_GoesByEachSequencesLength()
+    {
+        using var expected = Expected("phi3-long");
+        var batch = NumericsTests.Batch(expected, withDocuments: false);
+        // 16 tokens are the original context; passes of 30 have pieces of both kinds.
+        int[] lengths = [12, 40, 16, 17, 9, 9, 17];
+        var tokens = batch.Tokens[..lengths.Sum()];
+        foreach (var (type, pass) in new[] { (ScalarType.Float32, 1024), (ScalarType.Float32, 30), (ScalarType.Float64, 1024), (ScalarType.Float64, 30) })
+        {
+            using var weights = Load("phi3-long");
+            using var reference = ReferenceModel.InPassesOf(pass, weights.CopyTo(CPU, type));
+            using var training = new TrainingModel(Load("phi3-long"), new TrainingOptions { Compute = ComputeType.Float32 });
+            var together = new float[tokens.Length];
+            reference.Score(tokens, lengths, [], together, CancellationToken.None);
+            var start = 0;
+            foreach (var length in lengths)
+            {
+                var alone = new float[length];
+                training.Evaluate(new TokenBatch(tokens[start..(start + length)], 1, length, null), alone);
+                NumericsTests.AssertClose(alone, together.AsSpan(start, length), 1e-5f);
+                start += length;
+            }
+        }
+    }
+
+    /// <summary>Decoding token by token, with all of it computed anew where it outgrows the original context, gives at each length what scoring gives.</summary>
+    [Theory]
+    [InlineData(DecodingBackend.Kernels)]
+    [InlineData(DecodingBackend.Torch)]
+    public void Decoding_LongRope_GoesByTheLengthSoFar(DecodingBackend backend)
+    {
+        using var expected = Expected("phi3-long");
+        var tokens = NumericsTests.Batch(expected, withDocuments: false).Tokens[..24];
+        using var decoder = DecodingModel.Create(Load("phi3-long"), new DecodingOptions { Backend = backend, CacheBytes = 4 << 20, MaxBatchTokens = 128, Threads = 2 });
+        using var reference = ReferenceModel.InPassesOf(1024, Load("phi3-long"));
+        Assert.Equal(16, decoder.RecomputeBeyond);
+        var logits = new float[decoder.Config.VocabularySize];
+        for (var count = 1; count < tokens.Length; count++)
+        {
+            var step = new ForwardBatch();
+            var from = count == decoder.RecomputeBeyond + 1 ? 0 : count - 1;
+            step.AddOutput(step.Add(tokens.AsSpan(from, count - from), from, [0, 1]) + count - from - 1);
+            decoder.Forward(step);
+            decoder.Logits(0, 1, logits);
+            // The loss of the next token, of a sequence whose last token has no part in the angles.
+            var loss = Logits.LogSumExp(logits) - logits[tokens[count]];
+            if (count == decoder.RecomputeBeyond) continue; // with the next token the sequence is a long one
+            var losses = new float[count + 1];
+            reference.Score(tokens.AsSpan(0, count + 1), [count + 1], [], losses, CancellationToken.None);
+            Assert.Equal(losses[count], loss, 1e-4);
+        }
+    }
+
     [Theory, MemberData(nameof(Models))]
     public void Decoding_OneByOneInPiecesAndTogether_EqualsTheFormula(string model)
     {
@@ -162,7 +217,7 @@ public sealed class ArchitectureTests
                     var count = Math.Min(piece, batch.Length - start);
                     for (var s = 0; s < batch.Sequences; s++)
                     {
-                        var row = step.Add(batch.Tokens.AsSpan((s * batch.Length) + start, count), start, [.. Enumerable.Range(s * 4, 4)]);
+                        var row = step.Add(batch.Tokens.AsSpan((s * batch.Length) + start, count), start, [.. Enumerable.Range(s * 4, 4)], batch.Length);
                         for (var t = 0; t < count; t++) step.AddOutput(row + t);
                     }
 

@@ -17,7 +17,7 @@ internal sealed class MicroBatch(TokenBatch batch, Angles.Cache angles, bool bal
     /// <summary>Null where the load of experts is no part of the loss.</summary>
     internal RouterBalance? Balance { get; } = balanced ? new RouterBalance(batch) : null;
 
-    internal AttentionRows Attention(AttentionSpec spec) => new(spec, angles.Of(spec.Rotation, Length), _visibility.FirstSeen(spec.Window), Sequences, Length);
+    internal AttentionRows Attention(AttentionSpec spec) => new(spec, angles.Of(spec.Rotation, Length, Length), _visibility.FirstSeen(spec.Window), Sequences, Length);
 
     /// <summary>A set that is disposed with this.</summary>
     internal RowSet Own(RowSet rows)

@@ -37,6 +37,7 @@ MODELS = {
     "mixtral": dict(model_type="mixtral", num_local_experts=4, num_experts_per_tok=2),
     "qwen3_moe": dict(model_type="qwen3_moe", num_experts=6, num_experts_per_tok=3, moe_intermediate_size=20, norm_topk_prob=True),
     "qwen3_moe-plain": dict(model_type="qwen3_moe", num_experts=5, num_experts_per_tok=2, moe_intermediate_size=16, norm_topk_prob=False, head_dim=12),
+    "phi3-short": dict(model_type="phi3", original_max_position_embeddings=48, rope_scaling=LONG),
 }
 
 
