@@ -56,6 +56,45 @@ public sealed class ArchitectureTests
         }
     }
 
+    /// <summary>
+    /// A step in bfloat16 beside the same in float32: losses on average and at most, and of every parameter's gradient the distance, all as shares of float32's
+    /// size. In mixtures a little changes which experts are taken, and with them what follows: they have limits of their own.
+    /// </summary>
+    [Theory, MemberData(nameof(Models))]
+    public void Training_InBFloat16_StaysNearFloat32(string model)
+    {
+        using var expected = Expected(model);
+        var shares = NumericsTests.Floats(expected, "weights");
+        (float[] Losses, float[] Gradients, IReadOnlyList<ParameterSpan> Layout) Step(ComputeType compute, TokenBatch batch, bool checkpointing)
+        {
+            using var training = new TrainingModel(Load(model), new TrainingOptions { Compute = compute, ActivationCheckpointing = checkpointing });
+            var losses = new float[batch.Tokens.Length];
+            training.AccumulateGradients(batch, Weigh(shares), losses, new float[losses.Length]);
+            return (losses, training.Gradients.data<float>().ToArray(), training.Layout);
+        }
+
+        static double Norm(IEnumerable<float> values) => Math.Sqrt(values.Sum(value => (double)value * value));
+        static double Distance(float[] from, float[] to) => Norm(from.Zip(to, (a, b) => a - b)) / Norm(from);
+        var experts = ModelConfig.Load(Path.Combine(Folder, model)).Experts > 0;
+        foreach (var (documents, checkpointing) in new[] { (false, false), (true, false), (true, true) })
+        {
+            var batch = NumericsTests.Batch(expected, documents);
+            var (exact, half) = (Step(ComputeType.Float32, batch, checkpointing), Step(ComputeType.BFloat16, batch, checkpointing));
+            var pairs = exact.Losses.Zip(half.Losses).Where(pair => !float.IsNaN(pair.First)).ToArray();
+            var mean = pairs.Average(pair => pair.First);
+            Limit("the mean loss", Math.Abs(pairs.Average(pair => pair.Second) - mean) / mean, 0.002);
+            Limit("a token's loss", pairs.Max(pair => Math.Abs(pair.First - pair.Second)) / mean, experts ? 0.1 : 0.04);
+            Limit("the whole gradient", Distance(exact.Gradients, half.Gradients), 0.05);
+            foreach (var span in exact.Layout)
+            {
+                var range = (int)span.Offset..(int)(span.Offset + span.Count);
+                Limit($"the gradient of {span.Name}", Distance(exact.Gradients[range], half.Gradients[range]), experts ? 0.3 : 0.08);
+            }
+
+            void Limit(string what, double share, double most) => Assert.True(share <= most, $"{what} is off by {share:0.0 %}, at most {most:0.0 %} are expected");
+        }
+    }
+
     /// <summary>The load-balancing loss over all layers' tokens but padding, and its gradient beside the tokens' losses, which reaches rows that no selected token sees.</summary>
     [Theory, MemberData(nameof(Mixtures))]
     public void Training_RouterBalance_EqualsTheFormula(string model)
