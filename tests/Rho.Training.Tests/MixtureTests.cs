@@ -13,7 +13,7 @@ public sealed class MixtureTests : IDisposable
     public void Dispose() => _world.Dispose();
 
     /// <summary>A small mixture whose routers are so sure of themselves that few experts have most of the tokens.</summary>
-    private string Uneven()
+    internal static string Uneven(World world)
     {
         var config = World.SmallModel with { ModelType = "qwen3_moe", QueryKeyNorm = true, Experts = 8, ExpertsPerToken = 2, ExpertSize = 16, NormalizedExperts = true };
         using var model = LanguageModel.Create(config, 4, torch.CPU, ComputeType.Float32);
@@ -26,8 +26,8 @@ public sealed class MixtureTests : IDisposable
             }
         }
 
-        model.Save(_world.At("uneven"), World.Tokenizer);
-        return _world.At("uneven");
+        model.Save(world.At("uneven"), World.Tokenizer);
+        return world.At("uneven");
     }
 
     private async Task<List<JsonNode>> TrainAsync(string output, string from, double balance, string extra = "")
@@ -43,7 +43,7 @@ public sealed class MixtureTests : IDisposable
     public async Task Run_RouterBalance_EndsMoreBalancedThanWithout(string objective)
     {
         _world.Corpus("corpus", [60, 60], padded: true);
-        var from = Uneven();
+        var from = Uneven(_world);
         // So small a weight that it is measured only.
         var without = await TrainAsync("without", from, 1e-12, objective);
         var with = await TrainAsync("with", from, 1, objective);
@@ -61,7 +61,7 @@ public sealed class MixtureTests : IDisposable
     public async Task Run_WithoutRouterBalance_HasNoSuchMetrics()
     {
         _world.Corpus("corpus", [60, 60]);
-        foreach (var step in await TrainAsync("out", Uneven(), 0))
+        foreach (var step in await TrainAsync("out", Uneven(_world), 0))
         {
             Assert.Null(step["router_balance"]);
             Assert.Null(step["busiest_expert_share"]);
@@ -81,7 +81,7 @@ public sealed class MixtureTests : IDisposable
     [Fact]
     public void FlopsPerToken_OfAMixture_CountsTheExpertsThatATokenTakes()
     {
-        using var model = LanguageModel.Load(Uneven(), torch.CPU, ComputeType.Float32);
+        using var model = LanguageModel.Load(Uneven(_world), torch.CPU, ComputeType.Float32);
         var (one, attention) = (3L * 32 * 16, 12.0 * 2 * 4 * 8 * World.Length);
         Assert.Equal(model.Parameters - (2 * 6 * one), model.ActiveParameters);
         Assert.Equal((6 * (model.Parameters - (2 * 6 * one) - (290 * 32))) + attention, RunPlan.FlopsPerToken(model.Config, model.ActiveParameters, World.Length));
