@@ -77,7 +77,7 @@ internal sealed class StepRunner : IDisposable
 
         var statistics = new SelectionStatistics();
         var byCorpus = new (long Candidates, long Selected)[_corpora];
-        double lossSum = 0, weightSum = 0;
+        double lossSum = 0, weightSum = 0, balanceSum = 0, busiestSum = 0;
         string? problem = null;
         for (var i = 0; i < batches.Count; i++)
         {
@@ -94,6 +94,8 @@ internal sealed class StepRunner : IDisposable
                 last ? _reduction.Advance : null);
             lossSum += result.WeightedLossSum;
             weightSum += result.WeightSum;
+            balanceSum += result.WeightSum * result.RouterBalance ?? 0;
+            busiestSum += result.WeightSum * result.BusiestExpertShare ?? 0;
             if (!double.IsFinite(result.WeightedLossSum) || HasLostTarget(batch.Tokens, losses)) problem ??= $"the loss of {Place(batch, losses)} is not a number";
             statistics = statistics.Add(SelectionStatistics.Measure(losses, reference?.Losses, weights));
             Count(batch, losses, weights, byCorpus);
@@ -108,6 +110,8 @@ internal sealed class StepRunner : IDisposable
             Statistics = statistics,
             ByCorpus = byCorpus,
             BatchesWithoutReference = batches.Count(batch => batch.WithoutReference),
+            RouterBalanceSum = balanceSum,
+            BusiestExpertSum = busiestSum,
         }.Over(_ranks);
         if (selective && sums.Statistics.Compared > 0) Ratio.Observe(1 - sums.Statistics.NegativeExcessShare);
         return Update(new StepOutcome { Sums = sums, Ratio = ratio, LearningRate = LearningRate.At(_run.Schedule, step, _steps) }, problem);
