@@ -31,6 +31,9 @@ public sealed class LanguageModel : IDisposable
     public ScalarType Dtype => Flat.dtype;
     public long Parameters => Layout.Count;
 
+    /// <summary>As above, without those of the experts that a token does not take.</summary>
+    public long ActiveParameters => Network.ActiveParameters;
+
     /// <summary>Reads a Hugging Face checkpoint folder: model.safetensors, or else pytorch_model.bin, each also as several files with an index.</summary>
     /// <exception cref="RhoException">A file is missing or truncated, or a tensor is missing or has the wrong shape.</exception>
     public static LanguageModel Load(string checkpointDirectory, Device device, ComputeType compute)

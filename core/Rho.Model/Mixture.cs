@@ -1,4 +1,5 @@
 using Rho.Model.Architectures;
+using Rho.Model.Training;
 using static TorchSharp.torch;
 
 namespace Rho.Model;
@@ -7,11 +8,13 @@ namespace Rho.Model;
 internal static class Mixture
 {
     /// <param name="x">[rows, hidden]</param>
+    /// <param name="balance">counts what the rows take</param>
     /// <returns>[rows, hidden]</returns>
-    internal static Tensor Forward(LanguageModel model, Experts experts, Tensor x)
+    internal static Tensor Forward(LanguageModel model, Experts experts, Tensor x, RouterBalance? balance = null)
     {
         using var scope = NewDisposeScope();
-        var (_, ids, shares, _) = Route(model, experts, x);
+        var (p, ids, shares, _) = Route(model, experts, x);
+        balance?.Add(p, ids);
         var result = zeros_like(x);
         for (var e = 0; e < experts.All.Count; e++)
         {
@@ -52,16 +55,31 @@ internal static class Mixture
 
         // Shares are p / total: ds / total - sum(ds shares) / total; then through the softmax, of which the others have no part in the sum.
         if (experts.Normalized) dShares = dShares.sub(dShares.mul(shares).sum([-1L], keepdim: true)).div_(total);
-        var dp = zeros_like(p).scatter_(1, ids, dShares);
+        return dx.add_(RouterGradient(model, experts, x, p, zeros_like(p).scatter_(1, ids, dShares), sums)).MoveToOuterDisposeScope();
+    }
+
+    /// <summary>The input's gradient of the load-balancing loss; the router's is added to <paramref name="sums"/>.</summary>
+    internal static Tensor BalanceGradient(LanguageModel model, Experts experts, Tensor x, RouterBalance balance, LanguageModel sums)
+    {
+        using var scope = NewDisposeScope();
+        var p = Probabilities(model, experts, x);
+        return RouterGradient(model, experts, x, p, balance.Gradient(p), sums).MoveToOuterDisposeScope();
+    }
+
+    /// <summary>Back through the softmax and the router, from the probabilities' gradient. [rows, E]</summary>
+    private static Tensor RouterGradient(LanguageModel model, Experts experts, Tensor x, Tensor p, Tensor dp, LanguageModel sums)
+    {
         var dLogits = p.mul(dp.sub(dp.mul(p).sum([-1L], keepdim: true))).to(x.dtype);
         GradientSum.AddProduct(sums[experts.Router.Matrix], dLogits.t(), x);
-        return dx.add_(dLogits.mm(model[experts.Router.Matrix])).MoveToOuterDisposeScope();
+        return dLogits.mm(model[experts.Router.Matrix]);
     }
+
+    private static Tensor Probabilities(LanguageModel model, Experts experts, Tensor x) => Kernels.Wide(x.mm(model[experts.Router.Matrix].t())).softmax(-1);
 
     /// <returns>Probabilities, [rows, E]; the likeliest experts and what each counts, [rows, k] both; and the sum of their probabilities, [rows, 1].</returns>
     private static (Tensor Probabilities, Tensor Ids, Tensor Shares, Tensor Total) Route(LanguageModel model, Experts experts, Tensor x)
     {
-        var p = Kernels.Wide(x.mm(model[experts.Router.Matrix].t())).softmax(-1);
+        var p = Probabilities(model, experts, x);
         var (values, ids) = p.topk(experts.PerToken, -1);
         var total = values.sum([-1L], keepdim: true);
         return (p, ids, experts.Normalized ? values.div(total) : values, total);

@@ -91,10 +91,14 @@ public sealed class Network
         (Blocks, Starts) = (blocks, starts);
         FinalNorm = architecture.FinalNorm(config, new ParameterScope(Layout, "model", config.NormEpsilon));
         Head = config.TiedEmbeddings ? Embedding : Layout.Add(true, 0, config.HiddenSize, ("lm_head.weight", config.VocabularySize));
+        ActiveParameters = Layout.Count - Blocks.Select(block => block.Experts).OfType<Experts>().Sum(experts => experts.All.Skip(experts.PerToken).Sum(one => one.GateUp.Matrix.Count + one.Down.Matrix.Count));
         (EmbeddingScale, LogitsCap) = (architecture.EmbeddingScale(config), config.LogitsCap);
     }
 
     public ParameterLayout Layout { get; }
+
+    /// <summary>Parameters without those of the experts that a token does not take; all where there are none.</summary>
+    public long ActiveParameters { get; }
     internal Weight Embedding { get; }                   // [vocab, hidden]
     internal IReadOnlyList<IBlock> Blocks { get; }
 

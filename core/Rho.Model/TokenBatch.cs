@@ -23,4 +23,6 @@ public sealed record TokenProbe(int K, int[] Ids)
 
 /// <summary>Sums over one micro-batch; a step divides the sums of all of its micro-batches by their total weight.</summary>
 /// <param name="WeightedLossSum">sum of weight * loss, in nats</param>
-public readonly record struct MicroBatchResult(double WeightedLossSum, double WeightSum);
+/// <param name="RouterBalance">load-balancing loss of all tokens that are no padding, without its weight; null where it is no part of the loss</param>
+/// <param name="BusiestExpertShare">share of a layer's choices of experts that one expert has, the largest; null with it</param>
+public readonly record struct MicroBatchResult(double WeightedLossSum, double WeightSum, double? RouterBalance = null, double? BusiestExpertShare = null);

@@ -43,6 +43,9 @@ public sealed record TrainingOptions
 
     /// <summary>Share of the target spread over the vocabulary; 0 for none.</summary>
     public double LabelSmoothing { get; init; }
+
+    /// <summary>Weight of the load-balancing loss of mixtures of experts; 0 for none.</summary>
+    public double RouterBalance { get; init; }
 }
 
 /// <summary>A model in training: flat float32 weights and gradients, and the step's forward and backward over one micro-batch.</summary>
@@ -76,7 +79,7 @@ public sealed class TrainingModel : IDisposable
     /// <summary>Master weights. [parameters], float32</summary>
     public Tensor Parameters => _master.Flat;
 
-    /// <summary>Sum over the micro-batches since <see cref="ClearGradients"/> of sum_t weight_t * d loss_t. [parameters], float32</summary>
+    /// <summary>Sum over the micro-batches since <see cref="ClearGradients"/> of sum_t weight_t * d loss_t, and with <see cref="TrainingOptions.RouterBalance"/> the gradient of each micro-batch's load-balancing loss times sum_t weight_t. [parameters], float32</summary>
     public Tensor Gradients => _gradients.Flat;
 
     /// <summary>Forward, selection and backward of one micro-batch; adds to <see cref="Gradients"/>.</summary>
@@ -124,7 +127,7 @@ public sealed class TrainingModel : IDisposable
         using var scope = NewDisposeScope();
         var network = _weights.Network;
         var filtered = backward == BackwardRows.Filtered;
-        using var micro = new MicroBatch(batch, _angles, filtered);
+        using var micro = new MicroBatch(batch, _angles, filtered, balanced: _options.RouterBalance > 0 && Config.Experts > 0);
         using var tape = new Tape(_weights, sums, micro);
         var rows = HeadRows.Of(batch.Tokens, batch.Sequences, batch.Length, batch.Documents ?? []);
         var tokens = tensor(batch.Tokens, [batch.Tokens.Length], device: _weights.Device);
@@ -162,7 +165,10 @@ public sealed class TrainingModel : IDisposable
             weightSum += weight;
         }
 
-        if (selected.Count == 0 || !double.IsFinite(lossSum)) return new MicroBatchResult(lossSum, weightSum);
+        // Counted as much as the tokens' losses together, so that the step's division leaves the mean of the micro-batches'.
+        var load = micro.Balance?.Close(_options.RouterBalance * weightSum);
+        var result = new MicroBatchResult(lossSum, weightSum, load?.Loss, load?.Busiest);
+        if (selected.Count == 0 || !double.IsFinite(lossSum)) return result;
 
         // 3. Backward: from the head at the selected rows to the first block, each freed as it is done.
         var chosen = micro.Own(RowSet.Of([.. selected.Select(i => rows.Positions[i])]));
@@ -184,7 +190,7 @@ public sealed class TrainingModel : IDisposable
                 GradientSum.AddRows(sums[network.Embedding], part.Rows.Of(tokens).to(int64), network.EmbeddingScale == 1 ? part.Data : part.Data.mul(network.EmbeddingScale));
         }
 
-        return new MicroBatchResult(lossSum, weightSum);
+        return result;
     }
 
     /// <summary>The head at the rows that predict a token.</summary>

@@ -10,6 +10,8 @@ public sealed class ArchitectureTests
 {
     public static TheoryData<string> Models => [.. Directory.GetDirectories(Folder).Select(path => Path.GetFileName(path)!).Order(StringComparer.Ordinal)];
 
+    public static TheoryData<string> Mixtures => [.. Directory.GetDirectories(Folder).Where(path => ModelConfig.Load(path).Experts > 0).Select(path => Path.GetFileName(path)!).Order(StringComparer.Ordinal)];
+
     private static string Folder => Path.Combine(AppContext.BaseDirectory, "architectures");
 
     private static SafetensorsFile Expected(string model) => SafetensorsFile.Open(Path.Combine(Folder, model, "expected.safetensors"));
@@ -52,6 +54,82 @@ public sealed class ArchitectureTests
             foreach (var span in training.Layout)
                 AssertNear(model, NumericsTests.Floats(expected, $"gradient.{span.Name}"), gradients.AsSpan((int)span.Offset, (int)span.Count), tolerance);
         }
+    }
+
+    /// <summary>
+    /// A step in bfloat16 beside the same in float32: losses on average and at most, and of every parameter's gradient the distance, all as shares of float32's
+    /// size. In mixtures a little changes which experts are taken, and with them what follows: they have limits of their own.
+    /// </summary>
+    [Theory, MemberData(nameof(Models))]
+    public void Training_InBFloat16_StaysNearFloat32(string model)
+    {
+        using var expected = Expected(model);
+        var shares = NumericsTests.Floats(expected, "weights");
+        (float[] Losses, float[] Gradients, IReadOnlyList<ParameterSpan> Layout) Step(ComputeType compute, TokenBatch batch, bool checkpointing)
+        {
+            using var training = new TrainingModel(Load(model), new TrainingOptions { Compute = compute, ActivationCheckpointing = checkpointing });
+            var losses = new float[batch.Tokens.Length];
+            training.AccumulateGradients(batch, Weigh(shares), losses, new float[losses.Length]);
+            return (losses, training.Gradients.data<float>().ToArray(), training.Layout);
+        }
+
+        static double Norm(IEnumerable<float> values) => Math.Sqrt(values.Sum(value => (double)value * value));
+        static double Distance(float[] from, float[] to) => Norm(from.Zip(to, (a, b) => a - b)) / Norm(from);
+        var experts = ModelConfig.Load(Path.Combine(Folder, model)).Experts > 0;
+        foreach (var (documents, checkpointing) in new[] { (false, false), (true, false), (true, true) })
+        {
+            var batch = NumericsTests.Batch(expected, documents);
+            var (exact, half) = (Step(ComputeType.Float32, batch, checkpointing), Step(ComputeType.BFloat16, batch, checkpointing));
+            var pairs = exact.Losses.Zip(half.Losses).Where(pair => !float.IsNaN(pair.First)).ToArray();
+            var mean = pairs.Average(pair => pair.First);
+            Limit("the mean loss", Math.Abs(pairs.Average(pair => pair.Second) - mean) / mean, 0.002);
+            Limit("a token's loss", pairs.Max(pair => Math.Abs(pair.First - pair.Second)) / mean, experts ? 0.1 : 0.04);
+            Limit("the whole gradient", Distance(exact.Gradients, half.Gradients), 0.05);
+            foreach (var span in exact.Layout)
+            {
+                var range = (int)span.Offset..(int)(span.Offset + span.Count);
+                Limit($"the gradient of {span.Name}", Distance(exact.Gradients[range], half.Gradients[range]), experts ? 0.3 : 0.08);
+            }
+
+            void Limit(string what, double share, double most) => Assert.True(share <= most, $"{what} is off by {share:0.0 %}, at most {most:0.0 %} are expected");
+        }
+    }
+
+    /// <summary>The load-balancing loss over all layers' tokens but padding, and its gradient beside the tokens' losses, which reaches rows that no selected token sees.</summary>
+    [Theory, MemberData(nameof(Mixtures))]
+    public void Training_RouterBalance_EqualsTheFormula(string model)
+    {
+        using var expected = Expected(model);
+        const float coefficient = 0.7f;
+        foreach (var (checkpointing, compute, tolerance) in new[] { (false, ComputeType.Float32, 2e-5f), (true, ComputeType.Float32, 2e-5f), (true, ComputeType.BFloat16, 0.08f) })
+        {
+            using var training = new TrainingModel(Load(model), new TrainingOptions { Compute = compute, ActivationCheckpointing = checkpointing, RouterBalance = coefficient });
+            foreach (var suffix in new[] { "", "_documents" })
+            {
+                var batch = NumericsTests.Batch(expected, suffix.Length > 0);
+                var result = training.AccumulateGradients(batch, Weigh(NumericsTests.Floats(expected, "weights")), new float[batch.Tokens.Length], new float[batch.Tokens.Length]);
+                Assert.Equal(NumericsTests.Floats(expected, "balance" + suffix)[0], result.RouterBalance!.Value, tolerance * 5);
+                Assert.InRange(result.BusiestExpertShare!.Value, 1.0 / training.Config.Experts, 1);
+            }
+
+            var gradients = training.Gradients.data<float>().ToArray();
+            foreach (var span in training.Layout)
+            {
+                var sum = NumericsTests.Floats(expected, $"gradient.{span.Name}").Zip(NumericsTests.Floats(expected, $"balance_gradient.{span.Name}"), (loss, balance) => loss + (coefficient * balance)).ToArray();
+                AssertNear(model, sum, gradients.AsSpan((int)span.Offset, (int)span.Count), tolerance);
+            }
+        }
+    }
+
+    [Theory, MemberData(nameof(Mixtures))]
+    public void Training_WithoutRouterBalance_SaysNothingOfTheLoad(string model)
+    {
+        using var expected = Expected(model);
+        var batch = NumericsTests.Batch(expected, withDocuments: false);
+        using var training = new TrainingModel(Load(model), new TrainingOptions { Compute = ComputeType.Float32 });
+        var result = training.AccumulateGradients(batch, (_, weights) => weights.Fill(1), new float[batch.Tokens.Length], new float[batch.Tokens.Length]);
+        Assert.Null(result.RouterBalance);
+        Assert.Null(result.BusiestExpertShare);
     }
 
     /// <summary>A selection of few rows, whose gradient reaches part of the rows only: with its complement it adds up to the whole.</summary>
@@ -146,6 +224,61 @@ public sealed class ArchitectureTests
         }
     }
 
+    /// <summary>Sequences up to the original context have other angles than longer ones, also where one batch has both.</summary>
+    [Fact]
+    public void Scoring_LongRope_GoesByEachSequencesLength()
+    {
+        using var expected = Expected("phi3-long");
+        var batch = NumericsTests.Batch(expected, withDocuments: false);
+        // 16 tokens are the original context; passes of 30 have pieces of both kinds.
+        int[] lengths = [12, 40, 16, 17, 9, 9, 17];
+        var tokens = batch.Tokens[..lengths.Sum()];
+        foreach (var (type, pass) in new[] { (ScalarType.Float32, 1024), (ScalarType.Float32, 30), (ScalarType.Float64, 1024), (ScalarType.Float64, 30) })
+        {
+            using var weights = Load("phi3-long");
+            using var reference = ReferenceModel.InPassesOf(pass, weights.CopyTo(CPU, type));
+            using var training = new TrainingModel(Load("phi3-long"), new TrainingOptions { Compute = ComputeType.Float32 });
+            var together = new float[tokens.Length];
+            reference.Score(tokens, lengths, [], together, CancellationToken.None);
+            var start = 0;
+            foreach (var length in lengths)
+            {
+                var alone = new float[length];
+                training.Evaluate(new TokenBatch(tokens[start..(start + length)], 1, length, null), alone);
+                NumericsTests.AssertClose(alone, together.AsSpan(start, length), 1e-5f);
+                start += length;
+            }
+        }
+    }
+
+    /// <summary>Decoding token by token, with all of it computed anew where it outgrows the original context, gives at each length what scoring gives.</summary>
+    [Theory]
+    [InlineData(DecodingBackend.Kernels)]
+    [InlineData(DecodingBackend.Torch)]
+    public void Decoding_LongRope_GoesByTheLengthSoFar(DecodingBackend backend)
+    {
+        using var expected = Expected("phi3-long");
+        var tokens = NumericsTests.Batch(expected, withDocuments: false).Tokens[..24];
+        using var decoder = DecodingModel.Create(Load("phi3-long"), new DecodingOptions { Backend = backend, CacheBytes = 4 << 20, MaxBatchTokens = 128, Threads = 2 });
+        using var reference = ReferenceModel.InPassesOf(1024, Load("phi3-long"));
+        Assert.Equal(16, decoder.RecomputeBeyond);
+        var logits = new float[decoder.Config.VocabularySize];
+        for (var count = 1; count < tokens.Length; count++)
+        {
+            var step = new ForwardBatch();
+            var from = count == decoder.RecomputeBeyond + 1 ? 0 : count - 1;
+            step.AddOutput(step.Add(tokens.AsSpan(from, count - from), from, [0, 1]) + count - from - 1);
+            decoder.Forward(step);
+            decoder.Logits(0, 1, logits);
+            // The loss of the next token, of a sequence whose last token has no part in the angles.
+            var loss = Logits.LogSumExp(logits) - logits[tokens[count]];
+            if (count == decoder.RecomputeBeyond) continue; // with the next token the sequence is a long one
+            var losses = new float[count + 1];
+            reference.Score(tokens.AsSpan(0, count + 1), [count + 1], [], losses, CancellationToken.None);
+            Assert.Equal(losses[count], loss, 1e-4);
+        }
+    }
+
     [Theory, MemberData(nameof(Models))]
     public void Decoding_OneByOneInPiecesAndTogether_EqualsTheFormula(string model)
     {
@@ -170,7 +303,7 @@ public sealed class ArchitectureTests
                     var count = Math.Min(piece, batch.Length - start);
                     for (var s = 0; s < batch.Sequences; s++)
                     {
-                        var row = step.Add(batch.Tokens.AsSpan((s * batch.Length) + start, count), start, [.. Enumerable.Range(s * 4, 4)]);
+                        var row = step.Add(batch.Tokens.AsSpan((s * batch.Length) + start, count), start, [.. Enumerable.Range(s * 4, 4)], batch.Length);
                         for (var t = 0; t < count; t++) step.AddOutput(row + t);
                     }
 

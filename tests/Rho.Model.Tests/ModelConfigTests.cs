@@ -34,6 +34,17 @@ public sealed class ModelConfigTests : IDisposable
         Assert.Equal(config, ModelConfig.Load(_folder));
     }
 
+    /// <summary>Published as 12.9 B of 46.7 B, 3.3 B of 30.5 B, and all of it.</summary>
+    [Theory]
+    [InlineData("mixtral-8x7b", 12_879_925_248)]
+    [InlineData("qwen3-30b-a3b", 3_353_032_704)]
+    [InlineData("llama-1", 6_738_415_616)]
+    public void ActiveParameters_OfMixtures_AreThoseThatATokenTakes(string name, long active)
+    {
+        File.Copy(Path.Combine(AppContext.BaseDirectory, "configs", $"{name}.json"), Path.Combine(_folder, "config.json"));
+        Assert.Equal(active, new Network(ModelConfig.Load(_folder)).ActiveParameters);
+    }
+
     [Fact]
     public void Load_SeveralEndTokens_AreAllKeptAndWritten()
     {

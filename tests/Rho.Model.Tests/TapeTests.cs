@@ -87,10 +87,10 @@ public sealed class TapeTests : IDisposable
         _ => (Hidden, (tape, x) => tape.RunAgain(_weights.Network.Blocks[0], x)),
     };
 
-    private static MicroBatch Batch(bool documents)
+    private static MicroBatch Batch(bool documents, bool balanced = false)
     {
         int[]? of = documents ? [.. Enumerable.Range(0, Sequences * Length).Select(i => i % Length < 5 ? 0 : i % Length < 10 ? 1 : -1)] : null;
-        return new MicroBatch(new TokenBatch(new int[Sequences * Length], Sequences, Length, of), new Angles.Cache());
+        return new MicroBatch(new TokenBatch(new int[Sequences * Length], Sequences, Length, of), new Angles.Cache(), balanced: balanced);
     }
 
     private Tensor Random(params long[] shape) => randn(shape, ScalarType.Float64, generator: _random);
@@ -152,6 +152,69 @@ public sealed class TapeTests : IDisposable
                 Close((above - below) / (2 * h), _sums.Flat.mul(change).sum().item<double>());
             }
         }
+    }
+
+    /// <summary>A mixture's block with the load-balancing loss in the sum, whose gradient is at all rows whatever rows are chosen.</summary>
+    [Theory]
+    [InlineData(false, false)]
+    [InlineData(true, false)]
+    [InlineData(false, true)]
+    [InlineData(true, true)]
+    public void Backward_RouterBalance_EqualsDifferences(bool documents, bool again)
+    {
+        using var guard = no_grad();
+        var config = _weights.Config with { ModelType = "qwen3_moe", AttentionBias = false, Experts = 5, ExpertsPerToken = 2, ExpertSize = 12, NormalizedExperts = documents };
+        using var drawn = LanguageModel.Create(config, 9, CPU, ComputeType.Float32);
+        using var weights = drawn.CopyTo(CPU, ScalarType.Float64);
+        weights.Flat.mul_(8).add_(randn([weights.Parameters], ScalarType.Float64, generator: _random).mul_(0.1));
+        using var sums = LanguageModel.Empty(config, CPU, ScalarType.Float64);
+        sums.Flat.zero_();
+        const double weight = 300;
+        var block = weights.Network.Blocks[0];
+        var x = Random(Sequences * Length, Hidden);
+        var index = tensor(new long[] { 2, 17 });
+        var scales = Random(2, Hidden);
+
+        Value Run(Tape tape, Value input) => again ? tape.RunAgain(block, input) : block.Run(tape, input);
+        double Sum(Tensor input)
+        {
+            using var batch = Batch(documents, balanced: true);
+            using var tape = new Tape(weights, sums, batch);
+            using var leaf = tape.Leaf(input.clone());
+            var tokens = Run(tape, leaf).Rows(batch.All).index_select(0, index).mul(scales).sum().item<double>();
+            return tokens + (weight * batch.Balance!.Close(weight).Loss);
+        }
+
+        Tensor gradient;
+        using (var batch = Batch(documents, balanced: true))
+        using (var tape = new Tape(weights, sums, batch))
+        {
+            using var leaf = tape.Leaf(x.clone());
+            var result = Run(tape, leaf);
+            batch.Balance!.Close(weight);
+            var (set, given) = RowSet.Of([2, 17], Sequences * Length, scales.clone());
+            result.Accumulate(batch.Own(set), given);
+            tape.Unwind();
+            var part = Assert.Single(leaf.TakeGradient());
+            Assert.True(part.Rows.IsAll);
+            gradient = part.Data;
+        }
+
+        const double h = 1e-7;
+        for (var i = 0; i < 8; i++)
+        {
+            var direction = Random(x.shape);
+            Near((Sum(x + (direction * h)) - Sum(x - (direction * h))) / (2 * h), gradient.mul(direction).sum().item<double>());
+            var change = Random(weights.Parameters);
+            weights.Flat.add_(change, alpha: h);
+            var above = Sum(x);
+            weights.Flat.add_(change, alpha: -2 * h);
+            var below = Sum(x);
+            weights.Flat.add_(change, alpha: h);
+            Near((above - below) / (2 * h), sums.Flat.mul(change).sum().item<double>());
+        }
+
+        void Near(double expected, double actual) => Assert.True(Math.Abs(expected - actual) <= 1e-5 * (1 + Math.Abs(expected)), $"{actual}, expected {expected}");
     }
 
     private static void Close(double expected, double actual) => Assert.True(Math.Abs(expected - actual) <= 1e-6 * (1 + Math.Abs(expected)), $"{actual}, expected {expected}");

@@ -60,6 +60,48 @@ public sealed class EngineTests
         Assert.Equal(48, third.Usage.CachedPromptTokens);
     }
 
+    /// <summary>Each token is the likeliest after all before it, with the angles of a sequence of their number.</summary>
+    [Fact]
+    public async Task Generate_LongRope_BeyondTheOriginalContext_IsComputedAnew()
+    {
+        var folder = TestModels.LongRope(original: 48);
+        await using var engine = Create(folder: folder);
+        await using var forgetful = Create(new EngineOptions { ReusePrefixes = false, MaxStepTokens = 32 }, folder: folder);
+        using var decoder = DecodingModel.Create(LanguageModel.Load(folder, TorchSharp.torch.CPU, ComputeType.Float32), new DecodingOptions { CacheBytes = 4 << 20 });
+        Assert.Equal(48, decoder.RecomputeBeyond);
+        async Task CheckAsync(InferenceEngine by, int[] prompt, int cached)
+        {
+            var generation = by.Submit(new GenerationRequest { Prompt = prompt, Sampling = new SamplingSettings { Temperature = 0, MaxTokens = 40, IgnoreEos = true } });
+            var tokens = await TokensAsync(generation);
+            Assert.Equal(40, tokens.Length);
+            Assert.Equal(cached, generation.Usage.CachedPromptTokens);
+            List<int> all = [.. prompt];
+            var logits = new float[decoder.Config.VocabularySize];
+            foreach (var token in tokens)
+            {
+                var batch = new ForwardBatch();
+                batch.AddOutput(batch.Add(all.ToArray(), 0, [.. Enumerable.Range(0, 10)]) + all.Count - 1);
+                decoder.Forward(batch);
+                decoder.Logits(0, 1, logits);
+                Assert.Equal(Logits.IndexOfMax(logits), token);
+                all.Add(token);
+            }
+        }
+
+        await CheckAsync(engine, Prompt(3, 30), cached: 0);
+        await CheckAsync(engine, Prompt(3, 30), cached: 16);
+        // A prompt that goes beyond it takes nothing that was computed for a shorter sequence, but of those that have grown so long.
+        int[] other = [.. Prompt(3, 30)[..16], .. Prompt(8, 60)];
+        await CheckAsync(engine, other, cached: 16);
+        await CheckAsync(engine, [.. Prompt(5, 40), .. Prompt(6, 30)], cached: 0);
+        await CheckAsync(engine, Prompt(5, 40), cached: 0);
+        await CheckAsync(engine, [.. Prompt(5, 40), .. Prompt(6, 30)], cached: 64);
+        await CheckAsync(forgetful, Prompt(3, 30), cached: 0);
+        await CheckAsync(forgetful, other, cached: 0);
+        Assert.Equal(0, engine.Preemptions);
+        await IdleAsync(engine);
+    }
+
     [Fact]
     public async Task Score_AfterTheCacheHoldsThePrompt_EqualsTheFirstScoreAndIsWhole()
     {
@@ -281,10 +323,10 @@ public sealed class EngineTests
         Client = $"client {seed % 4}",
     };
 
-    private static InferenceEngine Create(EngineOptions? options = null, int blocks = 400, int context = 512, EngineGate? time = null)
+    private static InferenceEngine Create(EngineOptions? options = null, int blocks = 400, int context = 512, EngineGate? time = null, string? folder = null)
     {
         options ??= new EngineOptions();
-        var folder = TestModels.Folder(context: context);
+        folder ??= TestModels.Folder(context: context);
         var model = LanguageModel.Load(folder, TorchSharp.torch.CPU, ComputeType.Float32);
         // 2 layers, 2 key-value heads of 16, keys and values, 16 positions, 4 bytes each.
         var decoder = DecodingModel.Create(model, new DecodingOptions { CacheBytes = blocks * 2L * 2 * 16 * 2 * 16 * 4, MaxBatchTokens = options.MaxStepTokens, Threads = 2 });

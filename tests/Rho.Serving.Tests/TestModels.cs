@@ -1,4 +1,5 @@
 using Rho.Model;
+using Rho.Model.Architectures;
 using Rho.Tokenization;
 using static TorchSharp.torch;
 
@@ -24,21 +25,41 @@ internal static class TestModels
         }
     }
 
-    public static void Save(string folder, long seed, int context = 512)
+    /// <summary>One with longrope, whose short sequences have up to <paramref name="original"/> tokens.</summary>
+    public static string LongRope(int original)
     {
-        var config = new ModelConfig
+        lock (s_lock)
         {
-            VocabularySize = Tokenizer.VocabularySize,
-            HiddenSize = 64,
-            IntermediateSize = 160,
-            Layers = 2,
-            Heads = 4,
-            KeyValueHeads = 2,
-            HeadSize = 16,
-            ContextLength = context,
-            BosTokenId = Tokenizer.BosId,
-            EosTokenId = Tokenizer.EosId,
-        };
+            var folder = Path.Combine(s_folder.Value, $"longrope-{original}");
+            if (Directory.Exists(folder)) return folder;
+            var scaling = new RopeScaling("longrope", 512.0 / original, 1, 4, original, 32, 1, null)
+            {
+                ShortFactors = new ValueList<double>([.. Enumerable.Range(0, 8).Select(i => 1 + (0.1 * i))]),
+                LongFactors = new ValueList<double>([.. Enumerable.Range(0, 8).Select(i => 2.0 + i)]),
+            };
+            Save(folder, 5, Config(512) with { ModelType = "phi3", RopeScaling = scaling });
+            return folder;
+        }
+    }
+
+    public static void Save(string folder, long seed, int context = 512) => Save(folder, seed, Config(context));
+
+    private static ModelConfig Config(int context) => new()
+    {
+        VocabularySize = Tokenizer.VocabularySize,
+        HiddenSize = 64,
+        IntermediateSize = 160,
+        Layers = 2,
+        Heads = 4,
+        KeyValueHeads = 2,
+        HeadSize = 16,
+        ContextLength = context,
+        BosTokenId = Tokenizer.BosId,
+        EosTokenId = Tokenizer.EosId,
+    };
+
+    private static void Save(string folder, long seed, ModelConfig config)
+    {
         using var guard = no_grad();
         using var model = LanguageModel.Create(config, seed, CPU, ComputeType.Float32);
         // Wider weights than training begins with: continuations that do not repeat one token.

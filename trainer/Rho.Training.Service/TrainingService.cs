@@ -138,6 +138,8 @@ internal sealed class TrainingService(RunManager runs, ServiceHealth health) : W
         if (step.NegativeExcessShare is { } negative) wire.NegativeExcessShare = negative;
         if (step.ExcessQuantiles is { } quantiles) wire.ExcessQuantiles.AddRange(quantiles);
         if (step.SelectedShareByCorpus is { } corpora) wire.SelectedShareByCorpus.AddRange(corpora);
+        if (step.RouterBalance is { } balance) wire.RouterBalance = balance;
+        if (step.BusiestExpertShare is { } busiest) wire.BusiestExpertShare = busiest;
         if (step.GradientNorm is { } norm) wire.GradientNorm = norm;
         if (step.GradientCosine is { } cosine) wire.GradientCosine = cosine;
         if (step.GradientNormRatio is { } normRatio) wire.GradientNormRatio = normRatio;

@@ -86,6 +86,7 @@ internal sealed class RunPlan : IAsyncDisposable
             ActivationCheckpointing = Run.Compute.ActivationCheckpointing,
             ZLoss = Run.Loss.ZLoss,
             LabelSmoothing = Run.Loss.LabelSmoothing,
+            RouterBalance = Run.Loss.RouterBalance,
             Backward = Run.Objective.Backward,
             BackwardHalo = Run.Objective.BackwardHalo,
         };
@@ -96,6 +97,7 @@ internal sealed class RunPlan : IAsyncDisposable
     /// Floating-point operations of a token's forward and backward pass: 6 per weight outside the embedding and 12 per layer, width
     /// and position attended to (Chowdhery et al. 2022, appendix B). Recomputation is not counted.
     /// </summary>
+    /// <param name="parameters">of the model, without those of the experts that a token does not take</param>
     public static double FlopsPerToken(ModelConfig config, long parameters, int length)
     {
         var embedding = (long)config.VocabularySize * config.HiddenSize;
@@ -127,6 +129,7 @@ internal sealed class RunPlan : IAsyncDisposable
     {
         var config = Run.Model.From is { } from ? FieldErrors.Named("model.from", () => ModelConfig.Load(from)) : NewConfig();
         config.Validate(Run.Model.From ?? "model.config");
+        if (Run.Loss.RouterBalance > 0 && config.Experts == 0) throw new RhoException($"loss.router_balance is {Run.Loss.RouterBalance}, but a model of type {config.ModelType} has no experts: leave it out");
         var vocabulary = Data.Corpora.Max(corpus => corpus.VocabularySize);
         if (vocabulary > config.VocabularySize) throw new MismatchException($"the corpora have a vocabulary of {vocabulary} tokens, the model of {config.VocabularySize}");
         if (Data.Length > config.ContextLength) throw new MismatchException($"the corpora have sequences of {Data.Length} tokens, the model's context has {config.ContextLength}");

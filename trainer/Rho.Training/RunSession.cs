@@ -182,12 +182,13 @@ internal sealed class RunSession : IAsyncDisposable
     private RunStarted Started()
     {
         var model = _runner.Model;
+        var active = model.Model.ActiveParameters == model.Model.Parameters ? "" : $", {model.Model.ActiveParameters / 1e6:0.0} M a token";
         return new RunStarted
         {
             Step = _progress.Step,
             Name = _plan.Run.Name!,
             Directory = _plan.Run.Output,
-            Model = $"{model.Config.ModelType}, {model.Model.Parameters / 1e6:0.0} M parameters, {_plan.Compute.Resolve(_plan.Device).ToString().ToLowerInvariant()} on {_plan.Device}",
+            Model = $"{model.Config.ModelType}, {model.Model.Parameters / 1e6:0.0} M parameters{active}, {_plan.Compute.Resolve(_plan.Device).ToString().ToLowerInvariant()} on {_plan.Device}",
             Parameters = model.Model.Parameters,
             Steps = _plan.Steps,
             TokensPerStep = _plan.TokensPerStep,

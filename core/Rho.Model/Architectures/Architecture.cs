@@ -5,8 +5,8 @@ namespace Rho.Model.Architectures;
 /// <summary>
 /// A kind of decoder. To add one: derive a class in a file of its own that says how its config.json is read and written beyond what all
 /// have, and which blocks it is made of; name each block's parameters in the order of the flat buffer and write its formula in
-/// <see cref="IOps{T}"/>; add it to <see cref="All"/>. Then a folder of test data with the formula in PyTorch, by data/make.py: training,
-/// scoring and decoding are tested against it.
+/// <see cref="IOps{T}"/>; add it to <see cref="All"/>. Then a folder of test data with the formula in PyTorch, by
+/// tests/Rho.Model.Tests/architectures/make.py: training, scoring and decoding are tested against it.
 /// </summary>
 internal abstract class Architecture
 {

@@ -21,7 +21,7 @@ public sealed record AttentionSpec(int Heads, int KeyValueHeads, int HeadSize, d
 public sealed record RopeScaling(string Type, double Factor, double LowFrequencyFactor, double HighFrequencyFactor, int OriginalContextLength,
     double BetaFast, double BetaSlow, double? AttentionFactor)
 {
-    /// <summary>longrope: what divides each frequency in sequences up to the original context, and in longer ones. [rotated size / 2]</summary>
+    /// <summary>longrope: what divides each frequency in sequences of up to <see cref="OriginalContextLength"/> tokens, and in longer ones. [rotated size / 2]</summary>
     public ValueList<double> ShortFactors { get; init; }
     public ValueList<double> LongFactors { get; init; }
 }
@@ -31,14 +31,17 @@ public sealed record RopeScaling(string Type, double Factor, double LowFrequency
 /// <param name="ContextLength">of the model, in tokens</param>
 public sealed record Rotation(int Size, double Theta, RopeScaling? Scaling, int ContextLength)
 {
-    /// <summary>Cosines and sines per position. Both [length, size / 2], float32.</summary>
-    /// <param name="length">positions 0 .. length - 1; for dynamic and longrope scaling also the sequence length that decides the angles</param>
-    public (float[] Cos, float[] Sin) Tables(int length)
+    /// <summary>Whether a sequence is so long that all of its positions have other angles than those of shorter ones: dynamic and longrope.</summary>
+    internal bool IsStretched(int length) => Scaling?.Type switch { "dynamic" => length > ContextLength, "longrope" => length > Scaling.OriginalContextLength, _ => false };
+
+    /// <summary>Cosines and sines per position. Both [positions, size / 2], float32.</summary>
+    /// <param name="length">of the sequence, in tokens: decides the angles where <see cref="IsStretched"/></param>
+    public (float[] Cos, float[] Sin) Tables(int positions, int length)
     {
         var half = Size / 2;
         var (frequencies, factor) = Frequencies(length);
-        var (cos, sin) = (new float[length * half], new float[length * half]);
-        for (var t = 0; t < length; t++)
+        var (cos, sin) = (new float[positions * half], new float[positions * half]);
+        for (var t = 0; t < positions; t++)
         {
             for (var i = 0; i < half; i++)
             {
@@ -57,7 +60,7 @@ public sealed record Rotation(int Size, double Theta, RopeScaling? Scaling, int 
     {
         var half = Size / 2;
         var (theta, scaling) = (Theta, Scaling);
-        if (scaling is { Type: "dynamic" } && length > ContextLength)
+        if (scaling is { Type: "dynamic" } && IsStretched(length))
             theta *= Math.Pow((scaling.Factor * length / ContextLength) - (scaling.Factor - 1), Size / (Size - 2.0));
         var frequencies = new double[half];
         for (var i = 0; i < half; i++) frequencies[i] = 1 / Math.Pow(theta, 2.0 * i / Size);
@@ -93,7 +96,7 @@ public sealed record Rotation(int Size, double Theta, RopeScaling? Scaling, int 
                 return (frequencies, scaling.AttentionFactor ?? (scaling.Factor <= 1 ? 1 : (0.1 * Math.Log(scaling.Factor)) + 1));
 
             case "longrope":
-                var factors = length > scaling.OriginalContextLength ? scaling.LongFactors : scaling.ShortFactors;
+                var factors = IsStretched(length) ? scaling.LongFactors : scaling.ShortFactors;
                 for (var i = 0; i < half; i++) frequencies[i] /= factors[i];
                 return (frequencies, scaling.AttentionFactor ?? (scaling.Factor <= 1 ? 1 : Math.Sqrt(1 + (Math.Log(scaling.Factor) / Math.Log(scaling.OriginalContextLength)))));
 
@@ -133,16 +136,21 @@ internal sealed record Angles(int Size, float[] Cos, float[] Sin)
     /// <summary>Tables that are made once for as long as they suffice.</summary>
     internal sealed class Cache
     {
-        private readonly Dictionary<Rotation, (Angles Angles, int Length)> _made = [];
+        private readonly Dictionary<(Rotation, bool), (Angles Angles, int Positions, int Length)> _made = [];
 
-        internal Angles Of(Rotation? rotation, int length)
+        /// <param name="positions">how many are needed</param>
+        /// <param name="length">of the sequence that they are in</param>
+        internal Angles Of(Rotation? rotation, int positions, int length)
         {
             if (rotation is null) return s_none;
-            // What depends on the length is made for each.
-            if (_made.TryGetValue(rotation, out var made) && (rotation.Scaling?.Type is "dynamic" or "longrope" ? made.Length == length : made.Length >= length)) return made.Angles;
-            var (cos, sin) = rotation.Tables(length);
-            _made[rotation] = (new Angles(rotation.Size, cos, sin), length);
-            return _made[rotation].Angles;
+            var stretched = rotation.IsStretched(length);
+            // Dynamic angles are those of one length.
+            var fits = _made.TryGetValue((rotation, stretched), out var made) && made.Positions >= positions && (made.Length == length || !stretched || rotation.Scaling!.Type != "dynamic");
+            if (fits) return made.Angles;
+            var (cos, sin) = rotation.Tables(positions, length);
+            var angles = new Angles(rotation.Size, cos, sin);
+            _made[(rotation, stretched)] = (angles, positions, length);
+            return angles;
         }
     }
 }

@@ -40,6 +40,9 @@ public interface IBlock
     /// <param name="x">the stream. [rows, hidden]</param>
     /// <returns>the stream after the block. [rows, hidden]</returns>
     T Run<T>(IOps<T> ops, T x);
+
+    /// <summary>Null where every row takes all of the block's parameters.</summary>
+    Experts? Experts => null;
 }
 
 public enum Activation

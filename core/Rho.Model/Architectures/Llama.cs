@@ -43,7 +43,6 @@ internal sealed class LlamaBlock : IBlock
     private readonly Norm? _queryNorm, _keyNorm;
     private readonly Linear _qkv, _output;
     private readonly Linear? _gateUp, _down;
-    private readonly Experts? _experts;
 
     internal LlamaBlock(ModelConfig config, ParameterScope parameters, AttentionSpec attention, bool fused, ExpertNames? experts)
     {
@@ -61,7 +60,7 @@ internal sealed class LlamaBlock : IBlock
             var router = parameters.Router(D, $"{experts.Module}.gate", config.Experts);
             var all = Enumerable.Range(0, config.Experts).Select(e => $"{experts.Module}.experts.{e}").Select(e => (
                 parameters.Linear(D, false, ($"{e}.{experts.Gate}", F), ($"{e}.{experts.Up}", F)), parameters.Linear(F, false, ($"{e}.{experts.Down}", D))));
-            _experts = new Experts(router, [.. all], config.ExpertsPerToken, config.NormalizedExperts);
+            Experts = new Experts(router, [.. all], config.ExpertsPerToken, config.NormalizedExperts);
             return;
         }
 
@@ -69,12 +68,14 @@ internal sealed class LlamaBlock : IBlock
         _down = parameters.Linear(F, config.MlpBias, ("mlp.down_proj", D));
     }
 
+    public Experts? Experts { get; }
+
     public T Run<T>(IOps<T> ops, T x)
     {
         var qkv = ops.Linear(ops.Norm(x, _inputNorm), _qkv);                                    // [rows, (N + 2 K) * H]
         if (_queryNorm is not null && _keyNorm is not null) qkv = ops.NormQueriesAndKeys(qkv, _queryNorm, _keyNorm, _attention);
         x = ops.AddLinear(x, ops.Attend(qkv, _attention), _output);                             // [rows, D]
-        if (_experts is not null) return ops.Add(x, ops.Experts(ops.Norm(x, _postNorm), _experts));
+        if (Experts is not null) return ops.Add(x, ops.Experts(ops.Norm(x, _postNorm), Experts));
         var gateUp = ops.Linear(ops.Norm(x, _postNorm), _gateUp!);                              // [rows, 2 F]
         return ops.AddLinear(x, ops.Gate(gateUp, Activation.Silu), _down!);
     }

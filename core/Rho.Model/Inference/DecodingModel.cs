@@ -56,6 +56,12 @@ public abstract class DecodingModel : IDisposable
 
     public int MaxBatchTokens { get; }
 
+    /// <summary>
+    /// Tokens of the longest sequence whose keys have the angles of short ones (longrope's original context); null where all lengths have
+    /// the same. What is cached of a sequence is of no use once it has more: it is to be computed anew, with its new length.
+    /// </summary>
+    public int? RecomputeBeyond => Config.RopeScaling is { Type: "longrope" } scaling && scaling.OriginalContextLength < Config.ContextLength ? scaling.OriginalContextLength : null;
+
     /// <summary>Blocks in the cache; their numbers are 0 to Blocks - 1.</summary>
     public abstract int Blocks { get; }
 

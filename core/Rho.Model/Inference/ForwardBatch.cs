@@ -5,7 +5,8 @@ namespace Rho.Model.Inference;
 /// <param name="Count">Its tokens.</param>
 /// <param name="Position">Position of its first token in the sequence; what lies before is in the cache.</param>
 /// <param name="Blocks">The sequence's cache blocks in order: block i holds positions [i * 16, i * 16 + 16). At least up to its last token.</param>
-public readonly record struct Segment(int Start, int Count, int Position, IReadOnlyList<int> Blocks);
+/// <param name="Length">Tokens of the whole sequence, which decide the angles of its rotation where <see cref="DecodingModel.RecomputeBeyond"/> says so.</param>
+public readonly record struct Segment(int Start, int Count, int Position, IReadOnlyList<int> Blocks, int Length);
 
 /// <summary>The tokens of one step: of any number of sequences, whole prompts, pieces of prompts and single tokens alike.</summary>
 public sealed class ForwardBatch
@@ -31,11 +32,12 @@ public sealed class ForwardBatch
     }
 
     /// <summary>Adds tokens of a sequence at a position; returns the row of the first.</summary>
-    public int Add(ReadOnlySpan<int> tokens, int position, IReadOnlyList<int> blocks)
+    /// <param name="length">of the whole sequence so far, with what is still to be added of a prompt; where these tokens are its last ones, it need not be said</param>
+    public int Add(ReadOnlySpan<int> tokens, int position, IReadOnlyList<int> blocks, int? length = null)
     {
         var start = _tokens.Count;
         _tokens.AddRange(tokens);
-        _segments.Add(new Segment(start, tokens.Length, position, blocks));
+        _segments.Add(new Segment(start, tokens.Length, position, blocks, length ?? (position + tokens.Length)));
         return start;
     }
 

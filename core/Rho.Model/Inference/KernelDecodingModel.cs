@@ -444,37 +444,43 @@ internal sealed unsafe class KernelDecodingModel : DecodingModel, IOps<DecodingR
     /// <summary>Cosines and sines of a batch's positions, [N, rotated size / 2] each.</summary>
     private sealed class BatchAngles : IDisposable
     {
-        private readonly int _size;
-        private readonly float[] _frequencies;
-        private readonly double _factor;
+        private readonly Rotation _rotation;
+        private readonly int _contextLength, _half;
+        private readonly (float[] Frequencies, double Factor) _short, _stretched;
         private readonly NativeBuffer _cosine, _sine;
 
         internal BatchAngles(Rotation rotation, int contextLength, int maxTokens)
         {
-            (var frequencies, _factor) = rotation.Frequencies(contextLength);
-            (_size, _frequencies) = (rotation.Size, [.. frequencies.Select(frequency => (float)frequency)]);
-            (_cosine, _sine) = (new NativeBuffer((long)maxTokens * _size / 2 * sizeof(float)), new NativeBuffer((long)maxTokens * _size / 2 * sizeof(float)));
+            (_rotation, _contextLength, _half) = (rotation, contextLength, rotation.Size / 2);
+            (_short, _stretched) = (Of(1), Of(contextLength));
+            (_cosine, _sine) = (new NativeBuffer((long)maxTokens * _half * sizeof(float)), new NativeBuffer((long)maxTokens * _half * sizeof(float)));
+            (float[], double) Of(int length)
+            {
+                var (frequencies, factor) = rotation.Frequencies(length);
+                return ([.. frequencies.Select(frequency => (float)frequency)], factor);
+            }
         }
 
         internal void Fill(ForwardBatch batch)
         {
             foreach (var segment in batch.Segments)
             {
+                var (frequencies, factor) = _rotation.IsStretched(Math.Min(segment.Length, _contextLength)) ? _stretched : _short;
                 for (var t = 0; t < segment.Count; t++)
                 {
-                    var at = (long)(segment.Start + t) * _frequencies.Length;
-                    for (var i = 0; i < _frequencies.Length; i++)
+                    var at = (long)(segment.Start + t) * _half;
+                    for (var i = 0; i < _half; i++)
                     {
-                        var angle = (segment.Position + t) * _frequencies[i];
-                        _cosine.Floats[at + i] = (float)(Math.Cos(angle) * _factor);
-                        _sine.Floats[at + i] = (float)(Math.Sin(angle) * _factor);
+                        var angle = (segment.Position + t) * frequencies[i];
+                        _cosine.Floats[at + i] = (float)(Math.Cos(angle) * factor);
+                        _sine.Floats[at + i] = (float)(Math.Sin(angle) * factor);
                     }
                 }
             }
         }
 
         internal void Rotate(float* head, int row) =>
-            VectorKernels.Rotate(head, _cosine.Floats + ((long)row * _frequencies.Length), _sine.Floats + ((long)row * _frequencies.Length), _size);
+            VectorKernels.Rotate(head, _cosine.Floats + ((long)row * _half), _sine.Floats + ((long)row * _half), _rotation.Size);
 
         public void Dispose()
         {

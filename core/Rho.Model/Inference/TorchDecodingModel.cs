@@ -175,10 +175,11 @@ internal sealed class TorchDecodingModel : DecodingModel, IOps<Tensor>
 
         private (Tensor, Tensor) Tables(Rotation rotation, ForwardBatch batch)
         {
-            var (angles, half) = (_owner._angles.Of(rotation, _owner.Config.ContextLength), rotation.Size / 2);
+            var (context, half) = (_owner.Config.ContextLength, rotation.Size / 2);
             var (cosine, sine) = (new float[batch.Count * half], new float[batch.Count * half]);
             foreach (var segment in batch.Segments)
             {
+                var angles = _owner._angles.Of(rotation, context, Math.Min(segment.Length, context));
                 angles.Cos.AsSpan(segment.Position * half, segment.Count * half).CopyTo(cosine.AsSpan(segment.Start * half));
                 angles.Sin.AsSpan(segment.Position * half, segment.Count * half).CopyTo(sine.AsSpan(segment.Start * half));
             }

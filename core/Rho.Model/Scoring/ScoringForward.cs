@@ -113,10 +113,25 @@ internal sealed class ScoringForward(LanguageModel model) : IOps<PassRows>, IDis
                 earlier!.narrow(0, piece.Position, piece.Count).copy_(rows.narrow(0, piece.Start, piece.Count).narrow(1, spec.Heads, 2 * spec.KeyValueHeads));
         }
 
-        var context = new PieceContext(spec, pass, plan.Visibility.FirstSeen(spec.Window), _angles.Of(spec.Rotation, plan.Visibility.Longest));
-        if (Cpu.PieceAttention.Fits(context, rows, earlier)) Cpu.PieceAttention.Attend(context, rows, earlier, attended);
-        else TorchPieceAttention.Attend(context, rows, earlier, attended);
+        foreach (var pieces in OfOneAngle(pass, spec.Rotation))
+        {
+            var context = new PieceContext(spec, pieces, plan.Visibility.FirstSeen(spec.Window), _angles.Of(spec.Rotation, plan.Visibility.Longest, pieces.Pieces[0].Length));
+            if (Cpu.PieceAttention.Fits(context, rows, earlier)) Cpu.PieceAttention.Attend(context, rows, earlier, attended);
+            else TorchPieceAttention.Attend(context, rows, earlier, attended);
+        }
+
         return Done(qkv, y);
+    }
+
+    /// <summary>The pass, or, where its sequences' lengths give them different angles, its neighbours that have the same: a sequence's losses do not depend on what is beside it.</summary>
+    private static IEnumerable<ScoringPass> OfOneAngle(ScoringPass pass, Rotation? rotation)
+    {
+        bool IsStretched(int i) => rotation?.IsStretched(pass.Pieces[i].Length) == true;
+        for (int from = 0, to; from < pass.Pieces.Count; from = to)
+        {
+            for (to = from + 1; to < pass.Pieces.Count && IsStretched(to) == IsStretched(from);) to++;
+            yield return to - from == pass.Pieces.Count ? pass : pass with { Pieces = [.. pass.Pieces.Skip(from).Take(to - from)] };
+        }
     }
 
     public PassRows Gate(PassRows gateUp, Activation activation)

@@ -6,7 +6,8 @@ namespace Rho.Model.Scoring;
 /// <param name="Start">of its first token in the pass</param>
 /// <param name="Position">of its first token in the sequence; those before it are in earlier passes</param>
 /// <param name="GoesOn">whether later passes have more of the sequence</param>
-internal readonly record struct SequencePiece(int Start, int Position, int Count, bool GoesOn);
+/// <param name="Length">of the sequence</param>
+internal readonly record struct SequencePiece(int Start, int Position, int Count, bool GoesOn, int Length);
 
 /// <summary>Tokens that go through the model together: [Start, Start + Count) of the batch.</summary>
 internal sealed record ScoringPass(int Start, int Count, IReadOnlyList<SequencePiece> Pieces);
@@ -41,7 +42,7 @@ internal sealed record ScoringPlan(IReadOnlyList<ScoringPass> Passes, Visibility
                 var piece = Math.Min(passTokens, length - position);
                 var goesOn = position + piece < length;
                 if (goesOn) kept = Math.Max(kept, position + piece);
-                pieces.Add(new SequencePiece(count, position, piece, goesOn));
+                pieces.Add(new SequencePiece(count, position, piece, goesOn, length));
                 count += piece;
                 if (goesOn) Close();
             }

@@ -4,7 +4,9 @@ using static TorchSharp.torch;
 namespace Rho.Model.Training;
 
 /// <summary>What the operations of a micro-batch share.</summary>
-internal sealed class MicroBatch(TokenBatch batch, Angles.Cache angles, bool filtered = false) : IDisposable
+/// <param name="filtered">whether attention hands a gradient on only at the rows that it has one at</param>
+/// <param name="balanced">whether the load of experts is part of the loss</param>
+internal sealed class MicroBatch(TokenBatch batch, Angles.Cache angles, bool filtered = false, bool balanced = false) : IDisposable
 {
     private readonly List<RowSet> _sets = [];
     private readonly Visibility _visibility = new([.. Enumerable.Repeat(batch.Length, batch.Sequences)], batch.Documents ?? []);
@@ -13,7 +15,10 @@ internal sealed class MicroBatch(TokenBatch batch, Angles.Cache angles, bool fil
     internal int Length => batch.Length;
     internal RowSet All { get; } = RowSet.All(batch.Tokens.Length);
 
-    internal AttentionRows Attention(AttentionSpec spec) => new(spec, angles.Of(spec.Rotation, Length), _visibility.FirstSeen(spec.Window), Sequences, Length);
+    /// <summary>Null where the load of experts is no part of the loss.</summary>
+    internal RouterBalance? Balance { get; } = balanced ? new RouterBalance(batch) : null;
+
+    internal AttentionRows Attention(AttentionSpec spec) => new(spec, angles.Of(spec.Rotation, Length, Length), _visibility.FirstSeen(spec.Window), Sequences, Length);
 
     /// <summary>The rows that attention hands a gradient on to: all that these see, or in the filtered backward only these.</summary>
     internal RowSet Seen(RowSet rows, AttentionRows attention)
@@ -37,7 +42,11 @@ internal sealed class MicroBatch(TokenBatch batch, Angles.Cache angles, bool fil
         return rows;
     }
 
-    public void Dispose() => _sets.ForEach(rows => rows.Dispose());
+    public void Dispose()
+    {
+        _sets.ForEach(rows => rows.Dispose());
+        Balance?.Dispose();
+    }
 }
 
 /// <summary>
@@ -167,11 +176,12 @@ internal sealed class Tape(LanguageModel weights, LanguageModel sums, MicroBatch
         })));
 
     public Value Experts(Value x, Experts experts) => Record(new Value(
-        Mixture.Forward(weights, experts, x.Rows(batch.All)),
+        Mixture.Forward(weights, experts, x.Rows(batch.All), batch.Balance),
         y =>
         {
             y.Free();
             EachPart(y, part => x.Accumulate(part.Rows, Mixture.Backward(weights, experts, x.Rows(part.Rows), part.Data, sums)));
+            if (batch.Balance is { } balance) x.Accumulate(batch.All, Mixture.BalanceGradient(weights, experts, x.Rows(batch.All), balance, sums));
         }));
 
     public Value Add(Value x, Value y)

@@ -46,7 +46,7 @@ public sealed partial class InferenceEngine : IAsyncDisposable
         _progress = health.Watch($"model {name}");
         _ends = [.. ends];
         _pool = new BlockPool(model.Blocks);
-        _scheduler = new Scheduler(_pool, options) { Started = Begin };
+        _scheduler = new Scheduler(_pool, options, model.RecomputeBeyond) { Started = Begin };
         _pace = new StepPace(options);
         _admission = new Admission(name, options, _pace);
         _outputs = new StepOutputs(options.LogitsBytes);
@@ -242,7 +242,7 @@ public sealed partial class InferenceEngine : IAsyncDisposable
         foreach (var (sequence, count) in shares)
         {
             var tokens = CollectionsMarshal.AsSpan(sequence.Tokens);
-            var start = _batch.Add(tokens.Slice(sequence.Computed, count), sequence.Computed, sequence.Blocks);
+            var start = _batch.Add(tokens.Slice(sequence.Computed, count), sequence.Computed, sequence.Blocks, tokens.Length);
             for (var i = 0; i < count; i++)
             {
                 var next = sequence.Computed + i + 1;

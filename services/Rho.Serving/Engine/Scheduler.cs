@@ -12,8 +12,12 @@ internal readonly record struct Share(Sequence Sequence, int Count);
 /// then by client with the least tokens so far, then by arrival. When the cache is full, the sequence last in that order gives its
 /// blocks back and waits to be computed anew. Not thread-safe.
 /// </summary>
-internal sealed class Scheduler(BlockPool pool, EngineOptions options)
+/// <param name="recomputeBeyond"><see cref="DecodingModel.RecomputeBeyond"/></param>
+internal sealed class Scheduler(BlockPool pool, EngineOptions options, int? recomputeBeyond = null)
 {
+    // Where the blocks of long sequences begin: the same tokens have other keys there.
+    private const long StretchedChain = -1;
+
     private readonly List<Sequence> _running = [];
     private readonly List<Sequence> _waiting = [];
     private readonly List<Share> _shares = [];
@@ -63,6 +67,12 @@ internal sealed class Scheduler(BlockPool pool, EngineOptions options)
     {
         _shares.Clear();
         var left = options.MaxStepTokens;
+        foreach (var sequence in _running.ToArray())
+        {
+            // It has outgrown what its keys were computed for, as at the beginning of Hugging Face's generation step: all of it is prompt again.
+            if (!sequence.IsStretched && sequence.Tokens.Count > recomputeBeyond) Withdraw(sequence);
+        }
+
         foreach (var sequence in _running.ToArray())
         {
             if (sequence.Remaining != 1 || left == 0 || sequence.Generation.Unread >= options.MaxUnreadChunks) continue;
@@ -135,7 +145,8 @@ internal sealed class Scheduler(BlockPool pool, EngineOptions options)
     {
         var tokens = CollectionsMarshal.AsSpan(sequence.Tokens);
         const int size = DecodingModel.BlockTokens;
-        long chain = 0;
+        sequence.IsStretched = tokens.Length > recomputeBeyond;
+        var chain = sequence.IsStretched ? StretchedChain : 0;
         // At least one token is left to compute, for its logits; and scored prompts need those of every token.
         var reusable = options.ReusePrefixes && !sequence.WantsPromptScores ? (tokens.Length - 1) / size : 0;
         for (var i = 0; i < reusable && pool.TryReuse(ref chain, tokens.Slice(i * size, size), out var block); i++) sequence.Blocks.Add(block);
@@ -186,6 +197,12 @@ internal sealed class Scheduler(BlockPool pool, EngineOptions options)
     private void Preempt(Sequence sequence)
     {
         Preemptions++;
+        Withdraw(sequence);
+    }
+
+    /// <summary>Gives a sequence's blocks back; it waits to be computed anew.</summary>
+    private void Withdraw(Sequence sequence)
+    {
         pool.Release(sequence.Blocks);
         sequence.Computed = 0;
         _running.Remove(sequence);

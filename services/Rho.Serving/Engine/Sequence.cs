@@ -54,6 +54,9 @@ internal sealed class Sequence
 
     public long Chain { get; set; }
 
+    /// <summary>Whether it was computed with the angles of long sequences (<see cref="Rho.Model.Inference.DecodingModel.RecomputeBeyond"/>).</summary>
+    public bool IsStretched { get; set; }
+
     /// <summary>Prompt positions whose log-probabilities were sent; the whole prompt where none are wanted.</summary>
     public int PromptScored { get; set; }
 

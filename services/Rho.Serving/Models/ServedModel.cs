@@ -64,7 +64,8 @@ public sealed class ServedModel
             if (tokenizer.VocabularySize > model.Config.VocabularySize)
                 throw new MismatchException($"{source.Path}: the tokenizer has {tokenizer.VocabularySize} tokens and the model {model.Config.VocabularySize}; they do not belong together");
             var weights = options.Weights == WeightFormat.Int8 ? "int8 weights, " : "";
-            var description = $"{model.Config.ModelType} {Count(model.Parameters)} parameters, {weights}{(model.Dtype == torch.ScalarType.BFloat16 ? "bfloat16" : "float32")}, {model.Device.ToString().ToLowerInvariant()}";
+            var active = model.ActiveParameters == model.Parameters ? "" : $"{Count(model.ActiveParameters)} a token, ";
+            var description = $"{model.Config.ModelType} {Count(model.Parameters)} parameters, {active}{weights}{(model.Dtype == torch.ScalarType.BFloat16 ? "bfloat16" : "float32")}, {model.Device.ToString().ToLowerInvariant()}";
             decoder = DecodingModel.Create(model, new DecodingOptions
             {
                 CacheBytes = options.CacheBytes,

@@ -4,7 +4,8 @@
 Written from the models' published descriptions, without any of Rho's code. Run with Debian's python3-torch:
   /usr/bin/python3 make.py
 Writes one folder a model: config.json, model.safetensors, expected.safetensors (tokens, documents, weights; losses with and without
-documents that see each other, and for every parameter the gradient of both losses' weighted sum).
+documents that see each other, and for every parameter the gradient of both losses' weighted sum; of mixtures also the load-balancing loss
+with and without documents, and for every parameter the gradient of their sum, each times the sum of the weights of its losses).
 """
 import json, math, os, struct
 import torch
@@ -36,6 +37,7 @@ MODELS = {
     "mixtral": dict(model_type="mixtral", num_local_experts=4, num_experts_per_tok=2),
     "qwen3_moe": dict(model_type="qwen3_moe", num_experts=6, num_experts_per_tok=3, moe_intermediate_size=20, norm_topk_prob=True),
     "qwen3_moe-plain": dict(model_type="qwen3_moe", num_experts=5, num_experts_per_tok=2, moe_intermediate_size=16, norm_topk_prob=False, head_dim=12),
+    "phi3-short": dict(model_type="phi3", original_max_position_embeddings=48, rope_scaling=LONG),
 }
 
 
@@ -131,7 +133,16 @@ def turns(c, layer):
     return f / torch.tensor(longer, dtype=torch.float64), math.sqrt(1 + math.log(c["max_position_embeddings"] / old) / math.log(old))
 
 
-def forward(c, p, tokens, documents):
+def balance(c, routed, documents):
+    """E * sum_e f_e P_e over the tokens of all layers together: f_e the share of them that takes e, P_e their mean probability of e."""
+    experts, k = mixture(c)[0], c["num_experts_per_tok"]
+    text = torch.ones(B * T, dtype=torch.bool) if documents is None else (documents >= 0).flatten()
+    chances = torch.cat([one.reshape(B * T, experts)[text] for one in routed])
+    taken = F.one_hot(chances.topk(k, -1).indices, experts).double()  # [tokens, k, E]
+    return experts * (taken.mean(0) * chances.mean(0)).sum()
+
+
+def forward(c, p, tokens, documents, routed):
     n, k, h, kind, eps = c["num_attention_heads"], c["num_key_value_heads"], c["head_dim"], c["model_type"], c["rms_norm_eps"]
     one = 1 if is_gemma(c) else 0
     norm = lambda x, w: x / torch.sqrt((x * x).mean(-1, keepdim=True) + eps) * (one + w)
@@ -177,6 +188,7 @@ def forward(c, p, tokens, documents):
         experts, _, module, (gate_name, up_name, down_name) = mixture(c)
         if experts:
             chances = linear(y, module + ".gate").softmax(-1)
+            routed.append(chances)
             top, ids = chances.topk(c["num_experts_per_tok"], -1)
             share = torch.zeros_like(chances).scatter(-1, ids, top / top.sum(-1, keepdim=True) if kind == "mixtral" or c["norm_topk_prob"] else top)
             each = lambda e, a, z: linear(z, "%s.experts.%d.%s" % (module, e, a))
@@ -205,15 +217,23 @@ def make(name, kind, seed):
     documents[0, 30:] = 2
     documents[1, 37:] = -1
     expected = {"tokens": tokens, "weights": share, "documents": documents}
-    total = 0
+    total, uneven = 0, 0
     for suffix, mask in (("", None), ("_documents", documents)):
-        logits = forward(c, p, tokens, mask)
+        routed = []
+        logits = forward(c, p, tokens, mask, routed)
         losses = F.cross_entropy(logits[:, :-1].reshape(-1, c["vocab_size"]), tokens[:, 1:].reshape(-1), reduction="none").view(B, T - 1)
         valid = torch.ones(B, T - 1, dtype=torch.bool) if mask is None else (mask[:, 1:] == mask[:, :-1]) & (mask[:, 1:] >= 0)
         expected["loss" + suffix] = torch.cat([torch.full((B, 1), math.nan), losses.detach().masked_fill(~valid, math.nan).float()], 1)
         total = total + (losses * share[:, 1:] * valid).sum()
-    for a, gradient in zip(p, torch.autograd.grad(total, list(p.values()))):
+        if routed:
+            value = balance(c, routed, mask)
+            expected["balance" + suffix] = value.detach().float().view(1)
+            uneven = uneven + value * (share[:, 1:] * valid).sum()
+    for a, gradient in zip(p, torch.autograd.grad(total, list(p.values()), retain_graph=True)):
         expected["gradient." + a] = gradient.float()
+    if mixture(c)[0]:
+        for (a, q), gradient in zip(p.items(), torch.autograd.grad(uneven, list(p.values()), allow_unused=True)):
+            expected["balance_gradient." + a] = torch.zeros_like(q).float() if gradient is None else gradient.float()
     folder = os.path.join(os.path.dirname(os.path.abspath(__file__)), name)
     os.makedirs(folder, exist_ok=True)
     with open(os.path.join(folder, "config.json"), "w") as f:

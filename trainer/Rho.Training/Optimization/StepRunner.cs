@@ -80,7 +80,7 @@ internal sealed class StepRunner : IDisposable
 
         var statistics = new SelectionStatistics();
         var byCorpus = new (long Candidates, long Selected)[_corpora];
-        double lossSum = 0, weightSum = 0;
+        double lossSum = 0, weightSum = 0, balanceSum = 0, busiestSum = 0;
         string? problem = null;
         GradientComparison? comparison = null;
         for (var i = 0; i < batches.Count; i++)
@@ -98,6 +98,8 @@ internal sealed class StepRunner : IDisposable
             var result = Model.AccumulateGradients(batch.Tokens, weighting, losses, weights, probe, last ? _reduction.Advance : null);
             lossSum += result.WeightedLossSum;
             weightSum += result.WeightSum;
+            balanceSum += result.WeightSum * result.RouterBalance ?? 0;
+            busiestSum += result.WeightSum * result.BusiestExpertShare ?? 0;
             if (!double.IsFinite(result.WeightedLossSum) || HasLostTarget(batch.Tokens, losses)) problem ??= $"the loss of {Place(batch, losses)} is not a number";
             statistics = statistics.Add(SelectionStatistics.Measure(losses, reference?.Losses, weights));
             Count(batch, losses, weights, byCorpus);
@@ -112,6 +114,8 @@ internal sealed class StepRunner : IDisposable
             Statistics = statistics,
             ByCorpus = byCorpus,
             BatchesWithoutReference = batches.Count(batch => batch.WithoutReference),
+            RouterBalanceSum = balanceSum,
+            BusiestExpertSum = busiestSum,
         }.Over(_ranks);
         if (selective && sums.Statistics.Compared > 0) Ratio.Observe(1 - sums.Statistics.NegativeExcessShare);
         return Update(new StepOutcome { Sums = sums, Ratio = ratio, LearningRate = LearningRate.At(_run.Schedule, step, _steps), GradientComparison = comparison }, problem);

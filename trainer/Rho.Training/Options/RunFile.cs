@@ -414,6 +414,10 @@ public sealed record LossSection
     [Description("Share of each target that is spread evenly over the vocabulary; 0 is none. Selection looks at losses without it.")]
     [Range(0.0, 1.0, MaximumIsExclusive = true)]
     public double LabelSmoothing { get; init; }
+
+    [Description("Weight of the load-balancing loss of a mixture of experts, such as the router_aux_loss_coef of its config.json (0.02 in Mixtral-8x7B, 0.001 in Qwen3-30B-A3B); 0 is none, whatever config.json says. All tokens but padding count in it, selected or not.")]
+    [Range(0.0, 100.0)]
+    public double RouterBalance { get; init; }
 }
 
 public sealed record CheckpointSection

@@ -11,7 +11,7 @@ internal readonly record struct StepTimes(TimeSpan Whole, TimeSpan Training, Tim
 /// <summary>What is said of each step: means of its sums, shares and speeds.</summary>
 internal sealed class StepReport(RunPlan plan, TrainingModel model)
 {
-    private readonly double _flopsPerStep = RunPlan.FlopsPerToken(model.Config, model.Model.Parameters, plan.Data.Length) * plan.TokensPerStep;
+    private readonly double _flopsPerStep = RunPlan.FlopsPerToken(model.Config, model.Model.ActiveParameters, plan.Data.Length) * plan.TokensPerStep;
     private TimeSpan _referenceTime;
 
     /// <summary>The event of the step that has just been done; call it once for each.</summary>
@@ -38,6 +38,8 @@ internal sealed class StepReport(RunPlan plan, TrainingModel model)
             NegativeExcessShare = Number(statistics.NegativeExcessShare),
             ExcessQuantiles = statistics.ExcessQuantiles.Count > 0 ? statistics.ExcessQuantiles : null,
             SelectedShareByCorpus = outcome.Sums.ByCorpus.Length > 1 ? [.. outcome.Sums.ByCorpus.Select(count => count.Candidates == 0 ? 0 : (double)count.Selected / count.Candidates)] : null,
+            RouterBalance = plan.Run.Loss.RouterBalance > 0 ? Number(outcome.Sums.RouterBalanceSum / outcome.Sums.WeightSum) : null,
+            BusiestExpertShare = plan.Run.Loss.RouterBalance > 0 ? Number(outcome.Sums.BusiestExpertSum / outcome.Sums.WeightSum) : null,
             GradientNorm = outcome.GradientNorm,
             GradientCosine = outcome.GradientComparison?.Cosine,
             GradientNormRatio = outcome.GradientComparison?.NormRatio,

@@ -64,6 +64,7 @@ internal sealed class TensorBoardWriter : IDisposable
             .. Indexed("selection/excess_", ["p10", "p50", "p90"], s.ExcessQuantiles?.Select(value => (double)value)),
             .. Indexed("selection/share_", _corpora, s.SelectedShareByCorpus),
             ("selection/batches_without_reference", s.BatchesWithoutReference), ("selection/tokens", s.SelectedTokens),
+            ("router/balance", s.RouterBalance), ("router/busiest_expert_share", s.BusiestExpertShare),
             ("optimizer/gradient_norm", s.GradientNorm), ("optimizer/gradient_cosine", s.GradientCosine), ("optimizer/gradient_norm_ratio", s.GradientNormRatio),
             ("optimizer/learning_rate", s.LearningRate), ("optimizer/skipped", s.Skipped is null ? 0 : 1),
             ("speed/tokens_per_second", s.TokensPerSecond), ("speed/flops_share", s.FlopsShare), ("speed/step_ms", s.Milliseconds), ("speed/training_ms", s.TrainingMilliseconds),

@@ -72,6 +72,12 @@ public sealed record StepFinished : TrainingEvent
     /// <summary>Share of each corpus's candidates that were kept, in the order of data.corpora; null with one corpus.</summary>
     public IReadOnlyList<double>? SelectedShareByCorpus { get; init; }
 
+    /// <summary>The load-balancing loss of a mixture of experts, without its weight: the experts of a token where they are taken evenly, all experts at most. The mean over micro-batches, each counted by its tokens that count in the loss. Null without loss.router_balance.</summary>
+    public double? RouterBalance { get; init; }
+
+    /// <summary>Share of a layer's choices of experts that its busiest expert has, in the layer where it is largest; the same mean.</summary>
+    public double? BusiestExpertShare { get; init; }
+
     /// <summary>Before clipping.</summary>
     public double? GradientNorm { get; init; }
 

@@ -31,6 +31,8 @@ internal sealed class TrainingMeter : IDisposable
     private readonly Gauge<double> _negativeExcess;
     private readonly Gauge<double> _quantile;
     private readonly Gauge<double> _overlap;
+    private readonly Gauge<double> _routerBalance;
+    private readonly Gauge<double> _busiestExpert;
     private readonly Gauge<double> _gradientNorm;
     private readonly Gauge<double> _gradientCosine;
     private readonly Gauge<double> _gradientNormRatio;
@@ -64,6 +66,8 @@ internal sealed class TrainingMeter : IDisposable
         _negativeExcess = _meter.CreateGauge<double>("rho.training.negative_excess_share", null, "Share of candidates that the model predicts better than the reference does");
         _quantile = _meter.CreateGauge<double>("rho.training.excess", "nat", "Excess loss at a quantile of the candidates");
         _overlap = _meter.CreateGauge<double>("rho.training.mask_overlap", null, "Share of what was selected of one batch at the checkpoint before that is selected now");
+        _routerBalance = _meter.CreateGauge<double>("rho.training.router_balance", null, "Load-balancing loss of a mixture of experts, without its weight");
+        _busiestExpert = _meter.CreateGauge<double>("rho.training.busiest_expert_share", null, "Share of a layer's choices of experts that its busiest expert has, of the layer where it is largest");
         _gradientNorm = _meter.CreateGauge<double>("rho.training.gradient_norm", null, "Norm of the gradient before clipping");
         _gradientCosine = _meter.CreateGauge<double>("rho.training.gradient_cosine", null, "Cosine between the filtered and the exact gradient of one micro-batch");
         _gradientNormRatio = _meter.CreateGauge<double>("rho.training.gradient_norm_ratio", null, "Norm of the filtered gradient of one micro-batch over that of the exact one");
@@ -118,6 +122,8 @@ internal sealed class TrainingMeter : IDisposable
         Set(_threshold, step.Threshold);
         Set(_negativeExcess, step.NegativeExcessShare);
         for (var i = 0; i < step.ExcessQuantiles?.Count; i++) Set(_quantile, step.ExcessQuantiles[i], "quantile", QuantileShares[i]);
+        Set(_routerBalance, step.RouterBalance);
+        Set(_busiestExpert, step.BusiestExpertShare);
         Set(_gradientNorm, step.GradientNorm);
         Set(_gradientCosine, step.GradientCosine);
         Set(_gradientNormRatio, step.GradientNormRatio);
