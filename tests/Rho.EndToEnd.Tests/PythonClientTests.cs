@@ -58,10 +58,10 @@ public sealed class PythonClientTests(Workshop workshop) : IDisposable
 
     private static async Task RunAsync(params string[] arguments)
     {
-        Python.Need("grpc", "google.protobuf", "numpy", "torch");
-        var start = new ProcessStartInfo(Python.Path, arguments)
+        DebianPython.Need("grpc", "google.protobuf", "numpy", "torch");
+        var start = new ProcessStartInfo(DebianPython.Path, arguments)
         {
-            WorkingDirectory = Path.Combine(Python.Root, "clients", "python"),
+            WorkingDirectory = Path.Combine(DebianPython.Root, "clients", "python"),
             RedirectStandardOutput = true,
             RedirectStandardError = true,
             UseShellExecute = false,
@@ -83,7 +83,7 @@ public sealed class PythonClientTests(Workshop workshop) : IDisposable
 }
 
 /// <summary>Debian's Python.</summary>
-internal static class Python
+internal static class DebianPython
 {
     public const string Path = "/usr/bin/python3";
 
