@@ -34,7 +34,9 @@ public sealed class ScriptTests : IDisposable
     public async Task Script_PackagesOfTestsMissingAndNotAllowedToInstall_SaysWhatToInstallForThose(string filter, string packages)
     {
         WriteTestProject("Cache", "openmpi-bin redis-server", "public class CacheTests { }");
-        WriteTestProject("Page", "chromium redis-server", "public class PageTests\n{\n    public void Opens() { }\n}");
+        // More than fits a pipe, after what is looked for.
+        var more = string.Concat(Enumerable.Range(0, 5000).Select(i => $"    public void Shows_{i}() {{ }}\n"));
+        WriteTestProject("Page", "chromium redis-server", $"public class PageTests\n{{\n    public void Opens() {{ }}\n{more}}}");
         var (code, error) = await RunAsync("test", filter);
         Assert.Equal(1, code);
         Assert.Contains($"sudo apt-get install --no-install-recommends {packages}\n", error, StringComparison.Ordinal);
