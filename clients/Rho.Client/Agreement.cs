@@ -22,7 +22,7 @@ internal sealed class Agreement(ScorerClientOptions options, Metadata headers)
         var response = await replica.Client.DescribeAsync(request, headers, DateTime.UtcNow + options.ConnectTimeout, cancellation).ConfigureAwait(false);
         var description = new ReferenceDescription(
             response.Reference, response.TokenizerFingerprint, response.VocabularySize, response.ContextLength, response.Description,
-            [.. response.Encodings.Select(WireScores.ToDomain)], MemoryMarshal.Cast<byte, float>(response.ProbeLosses.Span).ToArray(),
+            [.. response.Encodings.Select(encoding => encoding.ToDomain()).OfType<Formats.LossEncoding>()], MemoryMarshal.Cast<byte, float>(response.ProbeLosses.Span).ToArray(),
             response.ChunkTokens, response.LeaseChunks, response.MaxTopK);
         if (_reference is { } other && !ProbeBatch.Agree([.. other.ProbeLosses], [.. description.ProbeLosses]))
         {

@@ -38,14 +38,14 @@ public sealed class ScorerClient : IAsyncDisposable
     /// <summary>Describes the reference that all scorers of this client serve. Asked once; later calls return the same.</summary>
     /// <exception cref="UnavailableException">No scorer answers within the connect timeout.</exception>
     /// <exception cref="MismatchException">The reference or its tokenizer is not the one that the options name; nothing was scored.</exception>
-    public async Task<ReferenceDescription> DescribeAsync(CancellationToken ct = default)
+    public async Task<ReferenceDescription> DescribeAsync(CancellationToken cancellation = default)
     {
         if (_agreement.Reference is { } known) return known;
-        await _describing.WaitAsync(ct).ConfigureAwait(false);
+        await _describing.WaitAsync(cancellation).ConfigureAwait(false);
         try
         {
             // To agree with the first replica is all that there is to do.
-            if (_agreement.Reference is null) await _failover.RunAsync(_options.ConnectTimeout, static () => 0, static (_, _) => Task.CompletedTask, ct).ConfigureAwait(false);
+            if (_agreement.Reference is null) await _failover.RunAsync(_options.ConnectTimeout, static () => 0, static (_, _) => Task.CompletedTask, cancellation).ConfigureAwait(false);
             return _agreement.Reference!;
         }
         finally
@@ -62,9 +62,9 @@ public sealed class ScorerClient : IAsyncDisposable
     /// <exception cref="CorruptDataException">The shard's tokens do not have its hash.</exception>
     /// <exception cref="RhoException">The scorer refuses the shard, such as for sequences that are too long; the message says why.</exception>
     public async IAsyncEnumerable<LossBlock> ScoreShardAsync(
-        TokenShard shard, bool documentsSeeEachOther, long firstSequence = 0, [EnumeratorCancellation] CancellationToken ct = default)
+        TokenShard shard, bool documentsSeeEachOther, long firstSequence = 0, [EnumeratorCancellation] CancellationToken cancellation = default)
     {
-        await foreach (var block in ScoreShardEncodedAsync(shard, documentsSeeEachOther, firstSequence, endSequence: null, ct).ConfigureAwait(false))
+        await foreach (var block in ScoreShardEncodedAsync(shard, documentsSeeEachOther, firstSequence, endSequence: null, cancellation).ConfigureAwait(false))
         {
             yield return new LossBlock(block.FirstSequence, block.Sequences, shard.Length, block.Scores.Decode());
         }
@@ -72,48 +72,49 @@ public sealed class ScorerClient : IAsyncDisposable
 
     /// <summary>As <see cref="ScoreShardAsync"/>, with the losses as they are stored and sent, up to before <paramref name="endSequence"/> (null: to the shard's end).</summary>
     public async IAsyncEnumerable<EncodedLossBlock> ScoreShardEncodedAsync(
-        TokenShard shard, bool documentsSeeEachOther, long firstSequence = 0, long? endSequence = null, [EnumeratorCancellation] CancellationToken ct = default)
+        TokenShard shard, bool documentsSeeEachOther, long firstSequence = 0, long? endSequence = null, [EnumeratorCancellation] CancellationToken cancellation = default)
     {
         ArgumentOutOfRangeException.ThrowIfNegative(firstSequence);
         var end = endSequence ?? shard.Sequences;
         ArgumentOutOfRangeException.ThrowIfGreaterThan(firstSequence, end);
         ArgumentOutOfRangeException.ThrowIfGreaterThan(end, shard.Sequences);
-        await DescribeAsync(ct).ConfigureAwait(false);
+        await DescribeAsync(cancellation).ConfigureAwait(false);
         var reader = new ShardReader(shard, ShardIdentity.Of(shard, documentsSeeEachOther), _options, _headers, _replicas, _agreement, _failover);
-        await foreach (var block in AheadAsync<EncodedLossBlock>((output, stop) => reader.ReadAsync(firstSequence, end, output, stop), ct).ConfigureAwait(false)) yield return block;
+        await foreach (var block in AheadAsync<EncodedLossBlock>((output, stop) => reader.ReadAsync(firstSequence, end, output, stop), cancellation).ConfigureAwait(false)) yield return block;
     }
 
     /// <summary>
     /// Losses of sequences made on the fly, in the order in which they get ready. Sequences are read from
     /// <paramref name="sequences"/> as the scorer takes them; those without an answer are sent again when a scorer fails.
     /// </summary>
-    public async IAsyncEnumerable<SequenceLosses> ScoreAsync(IAsyncEnumerable<SequenceTokens> sequences, [EnumeratorCancellation] CancellationToken ct = default)
+    public async IAsyncEnumerable<SequenceLosses> ScoreAsync(IAsyncEnumerable<SequenceTokens> sequences, [EnumeratorCancellation] CancellationToken cancellation = default)
     {
-        var reference = await DescribeAsync(ct).ConfigureAwait(false);
+        var reference = await DescribeAsync(cancellation).ConfigureAwait(false);
         await foreach (var result in AheadAsync<SequenceLosses>(async (output, stop) =>
         {
-            await using var exchange = new SequenceExchange(sequences, _options, reference, output);
+            var exchange = new SequenceExchange(sequences, _options, reference, output);
+            await using var ending = exchange.ConfigureAwait(false);
             await _failover.RunAsync(_options.Budget, static () => 0, (attempt, token) => exchange.RunAsync(attempt, _headers, token), stop).ConfigureAwait(false);
-        }, ct).ConfigureAwait(false)) yield return result;
+        }, cancellation).ConfigureAwait(false)) yield return result;
     }
 
     /// <summary>Limits and load of each scorer that answers.</summary>
-    public async Task<IReadOnlyList<ScorerInfo>> InfoAsync(CancellationToken ct = default)
+    public async Task<IReadOnlyList<ScorerInfo>> InfoAsync(CancellationToken cancellation = default)
     {
-        await DescribeAsync(ct).ConfigureAwait(false);
-        var all = await _replicas.AllAsync(ct).ConfigureAwait(false);
+        await DescribeAsync(cancellation).ConfigureAwait(false);
+        var all = await _replicas.AllAsync(cancellation).ConfigureAwait(false);
         var infos = await Task.WhenAll(all.Select(async replica =>
         {
             try
             {
-                var info = await replica.Client.InfoAsync(new InfoRequest(), _headers, DateTime.UtcNow + _options.HedgeAfter, ct).ConfigureAwait(false);
+                var info = await replica.Client.InfoAsync(new InfoRequest(), _headers, DateTime.UtcNow + _options.HedgeAfter, cancellation).ConfigureAwait(false);
                 return new ScorerInfo(
                     replica.Address, info.Version, info.QueuedTokens, info.Streams, info.TokensPerSecond, TimeSpan.FromMilliseconds(info.ExpectedWaitMs),
                     info.MaxSequenceLength, info.MaxShardTokens, info.MaxQueuedTokens, info.MaxStreams, info.Cache, info.CacheAvailable, info.Draining);
             }
             catch (RpcException)
             {
-                ct.ThrowIfCancellationRequested();
+                cancellation.ThrowIfCancellationRequested();
                 return null;
             }
         })).ConfigureAwait(false);
@@ -121,9 +122,9 @@ public sealed class ScorerClient : IAsyncDisposable
     }
 
     /// <summary>How much of each of a corpus' shards the scorers have cached, in the corpus' order.</summary>
-    public async Task<IReadOnlyList<ShardCoverage>> CoverageAsync(Corpus corpus, CancellationToken ct = default)
+    public async Task<IReadOnlyList<ShardCoverage>> CoverageAsync(Corpus corpus, CancellationToken cancellation = default)
     {
-        var reference = await DescribeAsync(ct).ConfigureAwait(false);
+        var reference = await DescribeAsync(cancellation).ConfigureAwait(false);
         var coverage = new List<ShardCoverage>();
         for (var first = 0; first < corpus.Shards.Count; first += CoverageShards)
         {
@@ -140,17 +141,17 @@ public sealed class ScorerClient : IAsyncDisposable
                 coverage.AddRange(response.Shards.Zip(request.Shards, (answer, shard) => new ShardCoverage(
                     answer.State switch { CoverageState.Cached => ShardState.Cached, CoverageState.InWork => ShardState.InWork, _ => ShardState.Missing },
                     answer.CachedSequences, shard.Sequences, TimeSpan.FromMilliseconds(answer.TimeLeftMs))));
-            }, ct).ConfigureAwait(false);
+            }, cancellation).ConfigureAwait(false);
         }
 
         return coverage;
     }
 
     /// <summary>Scorers known now: as many shards as this, or a few more, keep all of them busy.</summary>
-    public async Task<int> CountScorersAsync(CancellationToken ct = default)
+    public async Task<int> CountScorersAsync(CancellationToken cancellation = default)
     {
-        await DescribeAsync(ct).ConfigureAwait(false);
-        return (await _replicas.AllAsync(ct).ConfigureAwait(false)).Count;
+        await DescribeAsync(cancellation).ConfigureAwait(false);
+        return (await _replicas.AllAsync(cancellation).ConfigureAwait(false)).Count;
     }
 
     public LossEncoding Encoding => _options.Encoding;
@@ -166,14 +167,14 @@ public sealed class ScorerClient : IAsyncDisposable
     }
 
     /// <summary>What is produced a few items ahead of its reader, until that leaves.</summary>
-    private async IAsyncEnumerable<T> AheadAsync<T>(Func<ChannelWriter<T>, CancellationToken, Task> produce, [EnumeratorCancellation] CancellationToken ct)
+    private async IAsyncEnumerable<T> AheadAsync<T>(Func<ChannelWriter<T>, CancellationToken, Task> produce, [EnumeratorCancellation] CancellationToken cancellation)
     {
-        using var stop = CancellationTokenSource.CreateLinkedTokenSource(ct);
+        using var stop = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
         var items = Channel.CreateBounded<T>(new BoundedChannelOptions(_options.PrefetchBlocks) { SingleReader = true, SingleWriter = true });
         var producing = ProduceAsync();
         try
         {
-            await foreach (var item in items.Reader.ReadAllAsync(ct).ConfigureAwait(false)) yield return item;
+            await foreach (var item in items.Reader.ReadAllAsync(cancellation).ConfigureAwait(false)) yield return item;
         }
         finally
         {

@@ -31,13 +31,13 @@ internal sealed class SequenceExchange(
     public bool IsDone => _sourceEnded && _unanswered.IsEmpty;
 
     /// <summary>Goes on over one stream until it ends, or all is done.</summary>
-    public async Task RunAsync(Attempt attempt, Metadata headers, CancellationToken token)
+    public async Task RunAsync(Attempt attempt, Metadata headers, CancellationToken cancellation)
     {
         var replica = attempt.Replica;
         _partial.Clear();
         using var activity = ClientMetrics.Activities.StartActivity("score sequences", ActivityKind.Client);
         using var call = replica.Client.Score(headers, cancellationToken: CancellationToken.None);
-        using var stop = CancellationTokenSource.CreateLinkedTokenSource(token);
+        using var stop = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
         using var ending = stop.Token.UnsafeRegister(static state => ((IDisposable)state!).Dispose(), call);
         Exception? sourceFailure = null;
         var sending = SendAsync();
@@ -46,7 +46,7 @@ internal sealed class SequenceExchange(
             while (await call.ResponseStream.MoveNext(stop.Token).ConfigureAwait(false))
             {
                 if (Collect(replica, call.ResponseStream.Current) is not { } done) continue;
-                await results.WriteAsync(done, token).ConfigureAwait(false);
+                await results.WriteAsync(done, cancellation).ConfigureAwait(false);
                 attempt.Step();
                 ClientMetrics.Tokens.Add(done.Losses.Length, new KeyValuePair<string, object?>("source", "scored"));
             }
@@ -87,7 +87,7 @@ internal sealed class SequenceExchange(
         _stop.Dispose();
     }
 
-    private async Task SendAllAsync(IClientStreamWriter<ScoreRequest> requests, CancellationToken token)
+    private async Task SendAllAsync(IClientStreamWriter<ScoreRequest> requests, CancellationToken cancellation)
     {
         await requests.SendAsync(
             new ScoreRequest
@@ -99,14 +99,14 @@ internal sealed class SequenceExchange(
                     Format = options.Format.ToWire(),
                     TokenType = TokenType.U32,
                 },
-            }, token).ConfigureAwait(false);
-        foreach (var again in _unanswered.Values) await WriteAsync(requests, again, token).ConfigureAwait(false);
+            }, cancellation).ConfigureAwait(false);
+        foreach (var again in _unanswered.Values) await WriteAsync(requests, again, cancellation).ConfigureAwait(false);
         while (!_sourceEnded)
         {
             // The source outlives streams: what it is asked for on one may come on the next.
             _source ??= sequences.GetAsyncEnumerator(_stop.Token);
             _moving ??= _source.MoveNextAsync().AsTask();
-            if (!await _moving.WaitAsync(token).ConfigureAwait(false))
+            if (!await _moving.WaitAsync(cancellation).ConfigureAwait(false))
             {
                 _sourceEnded = true;
                 break;
@@ -116,19 +116,19 @@ internal sealed class SequenceExchange(
             while (Volatile.Read(ref _openTokens) is > 0 and var open && open + sequence.Tokens.Length > MaxOpenTokens)
             {
                 var room = Volatile.Read(ref _room);
-                if (Volatile.Read(ref _openTokens) == open) await room.Task.WaitAsync(token).ConfigureAwait(false);
+                if (Volatile.Read(ref _openTokens) == open) await room.Task.WaitAsync(cancellation).ConfigureAwait(false);
             }
 
             if (!_unanswered.TryAdd(sequence.Id, sequence)) throw new RhoException($"sequence id {sequence.Id} waits for its losses already; ids must be unique");
             _moving = null;
             Interlocked.Add(ref _openTokens, sequence.Tokens.Length);
-            await WriteAsync(requests, sequence, token).ConfigureAwait(false);
+            await WriteAsync(requests, sequence, cancellation).ConfigureAwait(false);
         }
 
         await requests.CompleteAsync().ConfigureAwait(false);
     }
 
-    private static Task WriteAsync(IClientStreamWriter<ScoreRequest> requests, SequenceTokens sequence, CancellationToken token)
+    private static Task WriteAsync(IClientStreamWriter<ScoreRequest> requests, SequenceTokens sequence, CancellationToken cancellation)
     {
         var message = new Sequence { Id = sequence.Id, Tokens = ByteString.CopyFrom(MemoryMarshal.AsBytes(sequence.Tokens.AsSpan())) };
         if (sequence.Documents is { } documents)
@@ -140,7 +140,7 @@ internal sealed class SequenceExchange(
             message.Layout = UnsafeByteOperations.UnsafeWrap(layout);
         }
 
-        return requests.SendAsync(new ScoreRequest { Sequence = message }, token);
+        return requests.SendAsync(new ScoreRequest { Sequence = message }, cancellation);
     }
 
     /// <summary>The sequence that a message completes, if it does.</summary>

@@ -21,17 +21,17 @@ internal sealed class ShardLeg(
 
     public TimeSpan Age => Stopwatch.GetElapsedTime(_started);
 
-    public async IAsyncEnumerable<EncodedLossBlock> ReadAsync(long firstSequence, long end, [EnumeratorCancellation] CancellationToken token)
+    public async IAsyncEnumerable<EncodedLossBlock> ReadAsync(long firstSequence, long end, [EnumeratorCancellation] CancellationToken cancellation)
     {
         var nextToken = firstSequence * shard.Length;
         EncodedScores? begun = null; // of a sequence whose scores come in several messages
         while (nextToken < end * shard.Length)
         {
-            var response = await NextAsync(token).ConfigureAwait(false);
+            var response = await NextAsync(cancellation).ConfigureAwait(false);
             switch (response.KindCase)
             {
                 case ScoreShardResponse.KindOneofCase.SendTokens:
-                    _uploading = UploadAsync(_uploading, Ranges(response.SendTokens), token);
+                    _uploading = UploadAsync(_uploading, Ranges(response.SendTokens), cancellation);
                     break;
                 case ScoreShardResponse.KindOneofCase.Block:
                     var block = response.Block;
@@ -65,9 +65,9 @@ internal sealed class ShardLeg(
         _stop.Dispose();
     }
 
-    private async Task<ScoreShardResponse> NextAsync(CancellationToken token)
+    private async Task<ScoreShardResponse> NextAsync(CancellationToken cancellation)
     {
-        using var silence = CancellationTokenSource.CreateLinkedTokenSource(token, _stop.Token);
+        using var silence = CancellationTokenSource.CreateLinkedTokenSource(cancellation, _stop.Token);
         silence.CancelAfter(options.StallTimeout);
         try
         {
@@ -77,7 +77,7 @@ internal sealed class ShardLeg(
         {
             System.Runtime.ExceptionServices.ExceptionDispatchInfo.Throw(_uploadFailure);
         }
-        catch (Exception e) when (silence.IsCancellationRequested && !token.IsCancellationRequested)
+        catch (Exception e) when (silence.IsCancellationRequested && !cancellation.IsCancellationRequested)
         {
             throw new TimeoutException($"nothing came for {options.StallTimeout.TotalSeconds:0} s", e);
         }
@@ -85,12 +85,12 @@ internal sealed class ShardLeg(
         throw Broken("ended the stream before the shard's last sequence");
     }
 
-    private async Task UploadAsync(Task before, List<(long First, long End)> ranges, CancellationToken token)
+    private async Task UploadAsync(Task before, List<(long First, long End)> ranges, CancellationToken cancellation)
     {
         try
         {
             await before.ConfigureAwait(false);
-            foreach (var (first, end) in ranges) await SendTokensAsync(first, end, token).ConfigureAwait(false);
+            foreach (var (first, end) in ranges) await SendTokensAsync(first, end, cancellation).ConfigureAwait(false);
         }
         catch (Exception e) when (e is not (RpcException or InvalidOperationException or OperationCanceledException))
         {
@@ -108,9 +108,9 @@ internal sealed class ShardLeg(
         return [.. wanted.Ranges.Select(range => (range.FirstSequence, range.EndSequence))];
     }
 
-    private async Task SendTokensAsync(long first, long end, CancellationToken token)
+    private async Task SendTokensAsync(long first, long end, CancellationToken cancellation)
     {
-        using var stop = CancellationTokenSource.CreateLinkedTokenSource(token, _stop.Token);
+        using var stop = CancellationTokenSource.CreateLinkedTokenSource(cancellation, _stop.Token);
         var width = shard.TokenType.Size();
         var atOnce = MessageBytes / (width + (identity.HasLayout ? 1 : 0));
         var sequences = Math.Max(1, atOnce / shard.Length);

@@ -22,7 +22,8 @@ internal sealed class ShardReader(
                 activity?.SetTag("rho.shard", identity.Message.Sha256);
                 activity?.SetTag("rho.first_sequence", next);
                 var call = await OpenHedgedAsync(attempt, OpenOf(next, end), token).ConfigureAwait(false);
-                await using var leg = new ShardLeg(attempt.Replica.Address, call, shard, identity, options);
+                var leg = new ShardLeg(attempt.Replica.Address, call, shard, identity, options);
+                await using var ending = leg.ConfigureAwait(false);
                 await foreach (var block in leg.ReadAsync(next, end, token).ConfigureAwait(false))
                 {
                     await output.WriteAsync(block, token).ConfigureAwait(false);

@@ -23,6 +23,8 @@ public sealed record TokenScores(float[] Losses)
     /// <summary>k of the most likely tokens; 0 for none.</summary>
     public int TopK => Losses.Length == 0 ? 0 : TopIds.Length / Losses.Length;
 
+    public bool IsMoreThanLosses => Entropies.Length > 0 || TopIds.Length > 0;
+
     /// <summary>Room for the scores of a number of tokens.</summary>
     public static TokenScores Room(int tokens, bool entropies = false, int topK = 0) => new(new float[tokens])
     {
@@ -30,6 +32,15 @@ public sealed record TokenScores(float[] Losses)
         TopIds = topK > 0 ? new int[tokens * topK] : [],
         TopLogProbabilities = topK > 0 ? new float[tokens * topK] : [],
     };
+
+    /// <summary>Makes all tokens ones without a loss.</summary>
+    public void Clear()
+    {
+        Array.Fill(Losses, float.NaN);
+        Array.Fill(Entropies, float.NaN);
+        Array.Clear(TopIds);
+        Array.Fill(TopLogProbabilities, float.NaN);
+    }
 
     /// <summary>A copy of some tokens' scores.</summary>
     public TokenScores Slice(int first, int count)

@@ -1,3 +1,4 @@
+using Rho.Formats;
 using static TorchSharp.torch;
 
 namespace Rho.Model;
@@ -12,24 +13,15 @@ internal interface IHeadObserver
 }
 
 /// <summary>What rows of logits say of their distributions besides the loss.</summary>
-/// <param name="rows">of the micro-batch</param>
-internal sealed class HeadDistribution(int rows, bool entropy, int topK) : IHeadObserver
+/// <param name="scores">of the micro-batch's rows: all but the losses is written where there is room for it. [rows]</param>
+internal sealed class HeadDistribution(TokenScores scores) : IHeadObserver
 {
-    /// <summary>-sum_v p_v ln p_v, nats; empty where not wanted. [rows]</summary>
-    internal float[] Entropies { get; } = entropy ? new float[rows] : [];
-
-    /// <summary>The most likely tokens, the likeliest first, of equal ones the lower id. [rows, top-k]</summary>
-    internal int[] TopIds { get; } = new int[rows * topK];
-
-    /// <summary>ln p of them. [rows, top-k]</summary>
-    internal float[] TopLogProbabilities { get; } = new float[rows * topK];
-
     public void Take(Tensor logits, int first, ReadOnlySpan<float> logSums)
     {
-        var count = logSums.Length;
-        var entropies = entropy ? Entropies.AsSpan(first, count) : [];
-        var ids = TopIds.AsSpan(first * topK, count * topK);
-        var logProbabilities = TopLogProbabilities.AsSpan(first * topK, count * topK);
+        var (count, topK, entropy) = (logSums.Length, scores.TopK, scores.Entropies.Length > 0);
+        var entropies = entropy ? scores.Entropies.AsSpan(first, count) : [];
+        var ids = scores.TopIds.AsSpan(first * topK, count * topK);
+        var logProbabilities = scores.TopLogProbabilities.AsSpan(first * topK, count * topK);
         if (Cpu.Work.Fits(logits))
         {
             if (entropy) Cpu.Distribution.Entropies(logits, logSums, entropies);

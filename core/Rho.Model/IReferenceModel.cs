@@ -1,3 +1,5 @@
+using Rho.Formats;
+
 namespace Rho.Model;
 
 /// <summary>A model that says how likely each token was. Not thread-safe: one loop owns it.</summary>
@@ -15,6 +17,9 @@ public interface IReferenceModel : IDisposable
     /// <summary>For people: architecture, parameters, compute type, device.</summary>
     string Description { get; }
 
+    /// <summary>The largest number of most likely tokens that can be asked for; 0: neither these nor entropies are given.</summary>
+    int MaxTopK { get; }
+
     /// <summary>
     /// Losses of sequences of any lengths that lie one after another, none padded: for the token at position t of a sequence
     /// -ln p(token | earlier tokens of the sequence), in nats; NaN at t = 0, at padding, and at the first token of a document where
@@ -24,27 +29,28 @@ public interface IReferenceModel : IDisposable
     /// <param name="lengths">tokens of each sequence; they add up to all. [sequences]</param>
     /// <param name="documents">Empty where documents see each other and nothing is padded; else per token the number of its document within
     /// its sequence, -1 for padding. [tokens]</param>
-    /// <param name="losses">[tokens], written</param>
-    void Score(ReadOnlySpan<int> tokens, ReadOnlySpan<int> lengths, ReadOnlySpan<int> documents, Span<float> losses, CancellationToken cancellation);
+    /// <param name="scores">[tokens], written: the losses and, of the distributions that they are taken from, what there is room for</param>
+    void Score(ReadOnlySpan<int> tokens, ReadOnlySpan<int> lengths, ReadOnlySpan<int> documents, TokenScores scores, CancellationToken cancellation);
 }
 
 public static class ReferenceModels
 {
-    /// <summary>Losses of sequences of one length; as in <see cref="IReferenceModel"/>, tokens, documents and losses [sequences, length].</summary>
+    /// <summary>Scores of sequences of one length; as in <see cref="IReferenceModel"/>, tokens, documents and scores [sequences, length].</summary>
     public static void Score(
-        this IReferenceModel model, ReadOnlySpan<int> tokens, int sequences, int length, ReadOnlySpan<int> documents, Span<float> losses, CancellationToken cancellation) =>
-        model.Score(tokens, Lengths(sequences, length), documents, losses, cancellation);
-
-    /// <summary>Losses and more of sequences of one length; as in <see cref="IDistributionModel"/>.</summary>
-    public static void Score(
-        this IDistributionModel model, ReadOnlySpan<int> tokens, int sequences, int length, ReadOnlySpan<int> documents, Span<float> losses,
-        Span<float> entropies, int topK, Span<int> topIds, Span<float> topLogProbabilities, CancellationToken cancellation) =>
-        model.Score(tokens, Lengths(sequences, length), documents, losses, entropies, topK, topIds, topLogProbabilities, cancellation);
-
-    private static int[] Lengths(int sequences, int length)
+        this IReferenceModel model, ReadOnlySpan<int> tokens, int sequences, int length, ReadOnlySpan<int> documents, TokenScores scores, CancellationToken cancellation)
     {
         var lengths = new int[sequences];
         Array.Fill(lengths, length);
-        return lengths;
+        model.Score(tokens, lengths, documents, scores, cancellation);
+    }
+
+    /// <summary>Losses alone, of sequences of one length.</summary>
+    /// <param name="losses">[sequences, length], written</param>
+    public static void Score(
+        this IReferenceModel model, ReadOnlySpan<int> tokens, int sequences, int length, ReadOnlySpan<int> documents, Span<float> losses, CancellationToken cancellation)
+    {
+        var scores = TokenScores.Room(losses.Length);
+        model.Score(tokens, sequences, length, documents, scores, cancellation);
+        scores.Losses.CopyTo(losses);
     }
 }

@@ -1,5 +1,6 @@
 using System.Security.Cryptography;
 using System.Text;
+using Rho.Formats;
 using Rho.Model.Scoring;
 using Rho.Tokenization;
 using TorchSharp;
@@ -8,7 +9,7 @@ using static TorchSharp.torch;
 namespace Rho.Model;
 
 /// <summary>A checkpoint that scores tokens.</summary>
-public sealed class ReferenceModel : IDistributionModel
+public sealed class ReferenceModel : IReferenceModel
 {
     private const int MostTopK = 64;
 
@@ -83,12 +84,7 @@ public sealed class ReferenceModel : IDistributionModel
         return "sha256:" + Convert.ToHexStringLower(hash.GetHashAndReset());
     }
 
-    public void Score(ReadOnlySpan<int> tokens, ReadOnlySpan<int> lengths, ReadOnlySpan<int> documents, Span<float> losses, CancellationToken cancellation) =>
-        Score(tokens, lengths, documents, losses, [], 0, [], [], cancellation);
-
-    public void Score(
-        ReadOnlySpan<int> tokens, ReadOnlySpan<int> lengths, ReadOnlySpan<int> documents, Span<float> losses,
-        Span<float> entropies, int topK, Span<int> topIds, Span<float> topLogProbabilities, CancellationToken cancellation)
+    public void Score(ReadOnlySpan<int> tokens, ReadOnlySpan<int> lengths, ReadOnlySpan<int> documents, TokenScores scores, CancellationToken cancellation)
     {
         var total = 0L;
         foreach (var length in lengths)
@@ -97,14 +93,9 @@ public sealed class ReferenceModel : IDistributionModel
             total += length;
         }
 
-        if (topK < 0 || topK > MaxTopK) throw new RhoException($"top-k is {topK}; this reference gives 0 to {MaxTopK}");
-        if (tokens.Length != total || losses.Length != total || (!documents.IsEmpty && documents.Length != total)) throw new ArgumentException("tokens, documents and losses must be as many as the lengths say");
-        if (!entropies.IsEmpty && entropies.Length != total) throw new ArgumentException("entropies must be as many as tokens, or none", nameof(entropies));
-        if (topIds.Length != total * topK || topLogProbabilities.Length != topIds.Length) throw new ArgumentException("top tokens must be [tokens, top-k]");
-        losses.Fill(float.NaN);
-        entropies.Fill(float.NaN);
-        topIds.Clear();
-        topLogProbabilities.Fill(float.NaN);
+        if (scores.TopK > MaxTopK) throw new RhoException($"top-k is {scores.TopK}; this reference gives 0 to {MaxTopK}");
+        if (tokens.Length != total || scores.Tokens != total || (!documents.IsEmpty && documents.Length != total)) throw new ArgumentException("tokens, documents and scores must be as many as the lengths say");
+        scores.Clear();
         using var mode = inference_mode();
         using var scope = NewDisposeScope();
         var plan = ScoringPlan.Of(lengths, documents, _passTokens);
@@ -118,7 +109,7 @@ public sealed class ReferenceModel : IDistributionModel
             {
                 var hidden = _forward.Run(plan, pass, tokens.Slice(pass.Start, pass.Count), cancellation);
                 var of = rows.Within(ref from, pass.Start, pass.Count);
-                if (of.Positions.Length > 0) ScoreRows(hidden, of, pass.Start, losses, entropies, topK, topIds, topLogProbabilities);
+                if (of.Positions.Length > 0) ScoreRows(hidden, of, pass.Start, scores);
             }
         }
         finally
@@ -129,19 +120,14 @@ public sealed class ReferenceModel : IDistributionModel
 
     /// <param name="hidden">of a pass. [P, hidden]</param>
     /// <param name="rows">the pass's, counted in the batch</param>
-    private void ScoreRows(
-        Tensor hidden, HeadRows rows, int start, Span<float> losses, Span<float> entropies, int topK, Span<int> topIds, Span<float> topLogProbabilities)
+    private void ScoreRows(Tensor hidden, HeadRows rows, int start, TokenScores scores)
     {
         using var scope = NewDisposeScope();
-        var count = rows.Targets.Length;
         var positions = Array.ConvertAll(rows.Positions, position => position - start);
         var normed = Kernels.RmsNorm(hidden.index_select(0, tensor(positions, device: _model.Device)), _model[_model.Network.FinalNorm.Weight], _model.Network.FinalNorm);
-        var found = new RowScores(new float[count], new float[entropies.IsEmpty ? 0 : count], topK, new int[count * topK], new float[count * topK]);
+        var found = TokenScores.Room(rows.Targets.Length, scores.Entropies.Length > 0, scores.TopK);
         _head.Score(normed, rows.Targets, found);
-        rows.Spread<float>(found.Losses, losses);
-        if (!entropies.IsEmpty) rows.Spread<float>(found.Entropies, entropies);
-        rows.Spread<int>(found.TopIds, topIds, topK);
-        rows.Spread<float>(found.TopLogProbabilities, topLogProbabilities, topK);
+        rows.Spread(found, scores);
     }
 
     public void Dispose()
@@ -195,11 +181,17 @@ internal sealed record HeadRows(long[] Positions, long[] Targets)
         return rows;
     }
 
-    /// <summary>Values of rows to the positions of their targets.</summary>
-    /// <param name="rows">[rows, width]</param>
-    /// <param name="values">[tokens, width]</param>
-    internal void Spread<T>(ReadOnlySpan<T> rows, Span<T> values, int width = 1)
+    /// <summary>Losses of rows to the positions of their targets.</summary>
+    /// <param name="rows">[rows]</param>
+    /// <param name="losses">[tokens]</param>
+    internal void Spread(ReadOnlySpan<float> rows, Span<float> losses)
     {
-        for (var i = 0; i < Positions.Length; i++) rows.Slice(i * width, width).CopyTo(values[(((int)Positions[i] + 1) * width)..]);
+        for (var i = 0; i < Positions.Length; i++) losses[(int)Positions[i] + 1] = rows[i];
+    }
+
+    /// <summary>Scores of rows to the positions of their targets.</summary>
+    internal void Spread(TokenScores rows, TokenScores scores)
+    {
+        for (var i = 0; i < Positions.Length; i++) rows.CopyTo(i, 1, scores, (int)Positions[i] + 1);
     }
 }

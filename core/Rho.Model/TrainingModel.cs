@@ -1,3 +1,4 @@
+using Rho.Formats;
 using Rho.Model.Architectures;
 using Rho.Model.Training;
 using TorchSharp;
@@ -199,34 +200,31 @@ public sealed class TrainingModel : IDisposable
 
     /// <summary>Current losses without gradients, in nats, NaN where there is no target. [sequences, length]</summary>
     /// <param name="probe">answered too</param>
-    public void Evaluate(TokenBatch batch, Span<float> losses, TokenProbe? probe = null) => Evaluate(batch, losses, rows => probe is null ? null : new HeadProbe(rows, probe));
-
-    /// <summary>Current losses, and of the distributions that they are taken from what <see cref="IDistributionModel"/> says of a reference's.</summary>
-    public void Evaluate(TokenBatch batch, Span<float> losses, Span<float> entropies, int topK, Span<int> topIds, Span<float> topLogProbabilities)
+    public void Evaluate(TokenBatch batch, Span<float> losses, TokenProbe? probe = null)
     {
-        var wantsEntropy = !entropies.IsEmpty;
-        HeadRows? rows = null;
-        HeadDistribution? distribution = null;
-        Evaluate(batch, losses, all =>
-        {
-            rows = all;
-            return distribution = new HeadDistribution(all.Targets.Length, wantsEntropy, topK);
-        });
-        entropies.Fill(float.NaN);
-        topIds.Clear();
-        topLogProbabilities.Fill(float.NaN);
-        if (wantsEntropy) rows!.Spread<float>(distribution!.Entropies, entropies);
-        rows!.Spread<int>(distribution!.TopIds, topIds, topK);
-        rows.Spread<float>(distribution.TopLogProbabilities, topLogProbabilities, topK);
+        var rows = HeadRows.Of(batch.Tokens, batch.Sequences, batch.Length, batch.Documents ?? []);
+        var found = Evaluate(batch, rows, probe is null ? null : new HeadProbe(rows, probe));
+        losses.Fill(float.NaN);
+        rows.Spread(found, losses);
     }
 
-    private void Evaluate(TokenBatch batch, Span<float> losses, Func<HeadRows, IHeadObserver?> observe)
+    /// <summary>Current losses without gradients and, of the distributions that they are taken from, what there is room for.</summary>
+    /// <param name="scores">[sequences, length], written</param>
+    public void Evaluate(TokenBatch batch, TokenScores scores)
+    {
+        var rows = HeadRows.Of(batch.Tokens, batch.Sequences, batch.Length, batch.Documents ?? []);
+        var found = TokenScores.Room(rows.Targets.Length, scores.Entropies.Length > 0, scores.TopK);
+        Evaluate(batch, rows, found.IsMoreThanLosses ? new HeadDistribution(found) : null).CopyTo(found.Losses, 0);
+        scores.Clear();
+        rows.Spread(found, scores);
+    }
+
+    private float[] Evaluate(TokenBatch batch, HeadRows rows, IHeadObserver? observer)
     {
         using var guard = no_grad();
         using var scope = NewDisposeScope();
         using var micro = new MicroBatch(batch, _angles);
         using var tape = new Tape(_weights, _gradients, micro);
-        var rows = HeadRows.Of(batch.Tokens, batch.Sequences, batch.Length, batch.Documents ?? []);
         var x = tape.Leaf(Kernels.Embed(_weights, tensor(batch.Tokens, [batch.Tokens.Length], device: _weights.Device)));
         foreach (var block in _weights.Network.Blocks)
         {
@@ -235,8 +233,7 @@ public sealed class TrainingModel : IDisposable
         }
 
         using var head = Head(tape.Norm(x, _weights.Network.FinalNorm), micro, rows);
-        losses.Fill(float.NaN);
-        rows.Spread(head.Forward(keepLogits: false, observe(rows)), losses);
+        return head.Forward(keepLogits: false, observer);
     }
 
     public void ClearGradients()

@@ -85,5 +85,5 @@ internal sealed class Access(RequestDelegate next, ApiKeys keys, RhoHostOptions 
     }
 
     private static bool IsHealth(PathString path) =>
-        path.StartsWithSegments("/healthz") || path.StartsWithSegments("/metrics") || path.StartsWithSegments("/grpc.health.v1.Health");
+        new[] { "/healthz", "/metrics", "/grpc.health.v1.Health" }.Any(served => path.StartsWithSegments(served, StringComparison.OrdinalIgnoreCase));
 }

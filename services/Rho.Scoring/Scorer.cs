@@ -7,7 +7,7 @@ using Rho.Scoring.Shards;
 namespace Rho.Scoring;
 
 /// <summary>What a client can rely on when it opens a stream, and what it has to expect.</summary>
-public sealed record ScorerInfo(
+public sealed record ScorerStatus(
     IReadOnlyList<string> References, int MaxSequenceLength, long MaxShardTokens, long MaxQueuedTokens, int MaxStreams,
     long QueuedTokens, int Streams, double TokensPerSecond, TimeSpan ExpectedWait, string Cache, bool CacheAvailable, bool Draining);
 
@@ -19,10 +19,10 @@ public enum CoverageState
 }
 
 /// <summary>How far a shard is cached, and the time that the rest takes at the speed measured (zero: not measured).</summary>
-public sealed record ShardCoverage(CoverageState State, long CachedSequences, TimeSpan TimeLeft);
+public sealed record Coverage(CoverageState State, long CachedSequences, TimeSpan TimeLeft);
 
 /// <summary>The scoring service without its wire: references, cache and limits.</summary>
-internal sealed class Scorer(
+internal sealed partial class Scorer(
     IReadOnlyList<ServedReference> references, ILossStore store, ScoringOptions options, ScoringMetrics metrics, ILogger<Scorer> logger, CancellationToken draining)
 {
     private const int CoverageAtOnce = 16;
@@ -77,7 +77,7 @@ internal sealed class Scorer(
     public int MaxSequenceLength(ServedReference reference) =>
         options.MaxSequenceLength == 0 ? reference.ContextLength : Math.Min(options.MaxSequenceLength, reference.ContextLength);
 
-    public ScorerInfo Info() => new(
+    public ScorerStatus Status() => new(
         [.. references.Select(reference => reference.Fingerprint)],
         MaxSequenceLength(references[0]),
         options.MaxShardTokens,
@@ -92,15 +92,15 @@ internal sealed class Scorer(
         draining.IsCancellationRequested);
 
     /// <summary>How far shards are cached; without a cache all are missing.</summary>
-    public async Task<IReadOnlyList<ShardCoverage>> CoverageAsync(ServedReference reference, IReadOnlyList<ShardRequest> shards, CancellationToken cancellation)
+    public async Task<IReadOnlyList<Coverage>> CoverageAsync(ServedReference reference, IReadOnlyList<ShardRequest> shards, CancellationToken cancellation)
     {
-        var coverage = new ShardCoverage[shards.Count];
+        var coverage = new Coverage[shards.Count];
         await Parallel.ForAsync(0, shards.Count, new ParallelOptions { MaxDegreeOfParallelism = CoverageAtOnce, CancellationToken = cancellation }, async (i, token) =>
-            coverage[i] = await CoverageAsync(reference, shards[i], token).ConfigureAwait(false)).ConfigureAwait(false);
+            coverage[i] = await CoverageAsync(reference, shards[i], token));
         return coverage;
     }
 
-    private async Task<ShardCoverage> CoverageAsync(ServedReference reference, ShardRequest shard, CancellationToken cancellation)
+    private async Task<Coverage> CoverageAsync(ServedReference reference, ShardRequest shard, CancellationToken cancellation)
     {
         shard.Validate(MaxSequenceLength(reference), options.MaxShardTokens);
         var (grid, cached, leased) = (shard.Grid, 0L, false);
@@ -109,21 +109,24 @@ internal sealed class Scorer(
             try
             {
                 var key = new ScoreKey(reference.Fingerprint, shard.Sha256, shard.LayoutSha256, shard.Format, grid);
-                var present = await store.PresentAsync(key, 0, grid.Chunks, cancellation).ConfigureAwait(false);
+                var present = await store.PresentAsync(key, 0, grid.Chunks, cancellation);
                 for (var chunk = 0; chunk < present.Length; chunk++)
                     if (present[chunk])
                         cached += grid.SequencesIn(chunk);
-                leased = cached < grid.Sequences && await store.IsLeasedAsync(key, cancellation).ConfigureAwait(false);
+                leased = cached < grid.Sequences && await store.IsLeasedAsync(key, cancellation);
             }
             catch (StoreUnavailableException e)
             {
-                logger.LogDebug("Coverage of shard {Shard} is unknown: {Reason}", shard.Sha256, e.Message);
+                CoverageIsUnknown(shard.Sha256, e.Message);
             }
         }
 
         var state = cached == grid.Sequences ? CoverageState.Cached : leased ? CoverageState.InWork : CoverageState.Missing;
-        return new ShardCoverage(state, cached, reference.Admission.TimeFor((grid.Sequences - cached) * grid.Length));
+        return new Coverage(state, cached, reference.Admission.TimeFor((grid.Sequences - cached) * grid.Length));
     }
+
+    [LoggerMessage(LogLevel.Debug, "coverage of shard {Shard} is unknown: {Reason}")]
+    private partial void CoverageIsUnknown(string shard, string reason);
 
     private sealed class OpenedStream : IDisposable
     {

@@ -60,26 +60,26 @@ public sealed class ScoringHost : IAsyncDisposable
             app = builder.Build();
             var metrics = app.Services.GetRequiredService<ScoringMetrics>();
             var health = app.Services.GetRequiredService<ServiceHealth>();
-            store = await OpenStoreAsync(options, metrics, app.Services.GetRequiredService<ILoggerFactory>(), cancellation).ConfigureAwait(false);
+            store = await OpenStoreAsync(options, metrics, app.Services.GetRequiredService<ILoggerFactory>(), cancellation);
             foreach (var model in models)
             {
-                var reference = await ServedReference.StartAsync(model, options, metrics, new HealthWatch(health.Watch($"reference {model.Fingerprint}")), cancellation).ConfigureAwait(false);
+                var reference = await ServedReference.StartAsync(model, options, metrics, new HealthWatch(health.Watch($"reference {model.Fingerprint}")), cancellation);
                 references.Add(reference);
-                await reference.AgreeWithAsync(store, cancellation).ConfigureAwait(false);
+                await reference.AgreeWithAsync(store, cancellation);
             }
 
             Observe(metrics, references, store);
             app.MapRhoDefaults();
             app.MapGrpcService<ReferenceScorerService>();
-            await app.StartRhoAsync(cancellation).ConfigureAwait(false);
+            await app.StartRhoAsync(cancellation);
             return new ScoringHost(app, store, references, WatchCache(store, health));
         }
         catch
         {
-            if (app is not null) await app.DisposeAsync().ConfigureAwait(false);
+            if (app is not null) await app.DisposeAsync();
             foreach (var reference in references) reference.Dispose();
             foreach (var model in models.Skip(references.Count)) model.Dispose();
-            if (store is not null) await store.DisposeAsync().ConfigureAwait(false);
+            if (store is not null) await store.DisposeAsync();
             throw;
         }
     }
@@ -104,20 +104,20 @@ public sealed class ScoringHost : IAsyncDisposable
             throw;
         }
 
-        await using var host = await StartAsync(options, models, cancellation).ConfigureAwait(false);
-        await Console.Out.WriteLineAsync($"listening on {host.Address.Authority}").ConfigureAwait(false);
-        await host._app.WaitForShutdownAsync(cancellation).ConfigureAwait(false);
+        await using var host = await StartAsync(options, models, cancellation);
+        await Console.Out.WriteLineAsync($"listening on {host.Address.Authority}");
+        await host._app.WaitForShutdownAsync(cancellation);
     }
 
     /// <summary>Ends open streams, lets calls finish, and frees models and cache.</summary>
     public async ValueTask DisposeAsync()
     {
         if (Interlocked.Exchange(ref _disposed, 1) != 0) return;
-        await _app.StopAsync().ConfigureAwait(false);
-        await _app.DisposeAsync().ConfigureAwait(false);
+        await _app.StopAsync();
+        await _app.DisposeAsync();
         _cacheHealth.Dispose();
         foreach (var reference in _references) reference.Dispose();
-        await _store.DisposeAsync().ConfigureAwait(false);
+        await _store.DisposeAsync();
     }
 
     private static ReferenceModel LoadModel(string folder, ScoringOptions options)
@@ -138,7 +138,7 @@ public sealed class ScoringHost : IAsyncDisposable
             LeaseTime = options.LeaseTime,
             Optional = options.RedisOptional,
         };
-        return await RedisLossStore.ConnectAsync(redis, metrics, loggers.CreateLogger<RedisLossStore>(), cancellation).ConfigureAwait(false);
+        return await RedisLossStore.ConnectAsync(redis, metrics, loggers.CreateLogger<RedisLossStore>(), cancellation);
     }
 
     private static void Observe(ScoringMetrics metrics, List<ServedReference> references, ILossStore store)

@@ -19,7 +19,7 @@ public sealed class ServedReference : IDisposable
         VocabularySize = model.VocabularySize;
         ContextLength = model.ContextLength;
         Description = model.Description;
-        MaxTopK = (model as IDistributionModel)?.MaxTopK ?? 0;
+        MaxTopK = model.MaxTopK;
         Loop = new ModelLoop(model, options.BatchTokens, metrics, watch);
         Admission = new Admission(options.MaxQueuedTokens, () => Loop.State.TokensPerSecond);
     }
@@ -62,7 +62,7 @@ public sealed class ServedReference : IDisposable
                 Format = new ScoreFormat(LossEncoding.F32),
                 Cancellation = cancellation,
             };
-            await reference.Loop.ScoreAsync(work).ConfigureAwait(false);
+            await reference.Loop.ScoreAsync(work);
             reference.ProbeLosses = work.Scores!.Losses;
             return reference;
         }
@@ -91,7 +91,7 @@ public sealed class ServedReference : IDisposable
         if (!store.Available) return;
         try
         {
-            var stored = await store.ProbeAsync(Fingerprint, ProbeLosses, cancellation).ConfigureAwait(false);
+            var stored = await store.ProbeAsync(Fingerprint, ProbeLosses, cancellation);
             if (!ProbeBatch.Agree(stored, ProbeLosses))
                 throw new MismatchException(
                     $"the {store.Kind} cache holds scores of reference {Fingerprint} that this process does not reproduce (probe batch differs): "

@@ -27,12 +27,29 @@ public sealed class ScriptTests : IDisposable
 
     public void Dispose() => Directory.Delete(folder, recursive: true);
 
-    [Fact]
-    public async Task Script_PackagesOfTestsMissingAndNotAllowedToInstall_SaysWhatToInstall()
+    [Theory]
+    [InlineData("", "chromium openmpi-bin redis-server")]
+    [InlineData("CacheTests", "openmpi-bin redis-server")]
+    [InlineData("PageTests.Opens", "chromium redis-server")]
+    public async Task Script_PackagesOfTestsMissingAndNotAllowedToInstall_SaysWhatToInstallForThose(string filter, string packages)
     {
-        var (code, error) = await RunAsync("test");
+        WriteTestProject("Cache", "openmpi-bin redis-server", "public class CacheTests { }");
+        // More than fits a pipe, after what is looked for.
+        var more = string.Concat(Enumerable.Range(0, 5000).Select(i => $"    public void Shows_{i}() {{ }}\n"));
+        WriteTestProject("Page", "chromium redis-server", $"public class PageTests\n{{\n    public void Opens() {{ }}\n{more}}}");
+        var (code, error) = await RunAsync("test", filter);
         Assert.Equal(1, code);
-        Assert.Contains("sudo apt-get install --no-install-recommends redis-server python3-torch python3-numpy", error, StringComparison.Ordinal);
+        Assert.Contains($"sudo apt-get install --no-install-recommends {packages}\n", error, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task Script_TestsThatNeedNoPackage_AreBuilt()
+    {
+        WriteTestProject("Cache", "redis-server", "public class CacheTests { }");
+        File.WriteAllText(Path.Combine(WriteTestProject("Plain", "", "public class PlainTests { }"), "Plain.Tests.csproj"), "<Project />");
+        var (_, error) = await RunAsync("test", "PlainTests");
+        Assert.Contains("building Plain.Tests", error, StringComparison.Ordinal);
+        Assert.DoesNotContain("apt-get", error, StringComparison.Ordinal);
     }
 
     [Theory]
@@ -47,10 +64,18 @@ public sealed class ScriptTests : IDisposable
         Assert.DoesNotContain("apt-get", error, StringComparison.Ordinal);
     }
 
-    private async Task<(int Code, string Error)> RunAsync(string command)
+    private string WriteTestProject(string name, string packages, string code)
+    {
+        var project = Directory.CreateDirectory(Path.Combine(folder, "tests", $"{name}.Tests")).FullName;
+        File.WriteAllText(Path.Combine(project, $"{name}.Tests.csproj"), $"<Project><PropertyGroup>\n<DebianPackages>{packages}</DebianPackages>\n</PropertyGroup></Project>");
+        File.WriteAllText(Path.Combine(project, "Tests.cs"), code);
+        return project;
+    }
+
+    private async Task<(int Code, string Error)> RunAsync(params string[] arguments)
     {
         string[] asNobody = Environment.UserName == "root" ? ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--"] : [];
-        string[] line = [.. asNobody, "env", $"PATH={folder}/bin:{Environment.GetEnvironmentVariable("PATH")}", Path.Combine(folder, "rho"), command];
+        string[] line = [.. asNobody, "env", $"PATH={folder}/bin:{Environment.GetEnvironmentVariable("PATH")}", Path.Combine(folder, "rho"), .. arguments];
         var start = new ProcessStartInfo(line[0], line[1..]) { RedirectStandardInput = true, RedirectStandardError = true, RedirectStandardOutput = true, UseShellExecute = false };
         using var process = Process.Start(start)!;
         process.StandardInput.Close();

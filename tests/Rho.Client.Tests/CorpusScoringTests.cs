@@ -6,12 +6,12 @@ namespace Rho.Client.Tests;
 
 public sealed class CorpusScoringTests : IAsyncDisposable
 {
-    private readonly TempFolder _folder = new();
+    private readonly TemporaryFolder _folder = new();
     private readonly List<IAsyncDisposable> _owned = [];
 
     public async ValueTask DisposeAsync()
     {
-        for (var i = _owned.Count - 1; i >= 0; i--) await _owned[i].DisposeAsync().AsTask().WaitAsync(TestData.Patience);
+        for (var i = _owned.Count - 1; i >= 0; i--) await _owned[i].DisposeAsync().AsTask().WaitAsync(TestScoring.Patience);
         _folder.Dispose();
     }
 
@@ -21,7 +21,7 @@ public sealed class CorpusScoringTests : IAsyncDisposable
         var corpus = Corpora.Create(_folder["corpus"], shards: 5);
         var client = await ConnectAsync(new HashModel(), new HashModel());
         var reports = new List<CorpusScoringProgress>();
-        var description = await CorpusScoring.RunAsync(corpus, client, _folder["out"], new Sink(reports)).WaitAsync(TestData.Patience);
+        var description = await CorpusScoring.RunAsync(corpus, client, _folder["out"], new Sink(reports)).WaitAsync(TestScoring.Patience);
 
         Check(corpus);
         Assert.Equal(description.Reference, ScoresDescription.Load(_folder["out"]).Reference);
@@ -34,7 +34,7 @@ public sealed class CorpusScoringTests : IAsyncDisposable
     {
         var corpus = Corpora.Create(_folder["corpus"], shards: 1, sequences: 4000);
         var models = new[] { new HashModel { Rate = 500_000 }, new HashModel { Rate = 500_000 } };
-        await CorpusScoring.RunAsync(corpus, await ConnectAsync(models), _folder["out"]).WaitAsync(TestData.Patience);
+        await CorpusScoring.RunAsync(corpus, await ConnectAsync(models), _folder["out"]).WaitAsync(TestScoring.Patience);
         Check(corpus);
         Assert.All(models, model => Assert.InRange(model.TokensScored, 700_000, 2_100_000));
     }
@@ -50,12 +50,12 @@ public sealed class CorpusScoringTests : IAsyncDisposable
         {
             if (report.ShardsDone >= 2) stop.Cancel();
         });
-        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => CorpusScoring.RunAsync(corpus, client, _folder["out"], sink, streams: 1, stop.Token)).WaitAsync(TestData.Patience);
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => CorpusScoring.RunAsync(corpus, client, _folder["out"], sink, streams: 1, stop.Token)).WaitAsync(TestScoring.Patience);
         Assert.False(File.Exists(_folder["out/scores.json"]));
         Assert.Empty(Directory.GetFiles(_folder["out"], "*.tmp"));
         Assert.Throws<NotFoundException>(() => ScoresDescription.Load(_folder["out"]));
 
-        await CorpusScoring.RunAsync(corpus, client, _folder["out"]).WaitAsync(TestData.Patience);
+        await CorpusScoring.RunAsync(corpus, client, _folder["out"]).WaitAsync(TestScoring.Patience);
         Check(corpus);
         Assert.InRange(model.TokensScored - 256, 168_000, 168_000 + 2 * 28_000);
     }
@@ -64,9 +64,9 @@ public sealed class CorpusScoringTests : IAsyncDisposable
     public async Task Run_FolderOfAnotherReference_IsLeftAlone()
     {
         var corpus = Corpora.Create(_folder["corpus"], shards: 2);
-        await CorpusScoring.RunAsync(corpus, await ConnectAsync(new HashModel()), _folder["out"]).WaitAsync(TestData.Patience);
+        await CorpusScoring.RunAsync(corpus, await ConnectAsync(new HashModel()), _folder["out"]).WaitAsync(TestScoring.Patience);
         var other = await ConnectAsync(new HashModel { Fingerprint = "sha256:" + new string('e', 64) });
-        var error = await Assert.ThrowsAsync<MismatchException>(() => CorpusScoring.RunAsync(corpus, other, _folder["out"])).WaitAsync(TestData.Patience);
+        var error = await Assert.ThrowsAsync<MismatchException>(() => CorpusScoring.RunAsync(corpus, other, _folder["out"])).WaitAsync(TestScoring.Patience);
         Assert.Contains("choose another folder", error.Message, StringComparison.Ordinal);
     }
 
@@ -75,7 +75,7 @@ public sealed class CorpusScoringTests : IAsyncDisposable
     {
         var corpus = Corpora.Create(_folder["corpus"], shards: 1);
         var client = await ConnectAsync(new HashModel { TokenizerFingerprint = "sha256:other" });
-        await Assert.ThrowsAsync<MismatchException>(() => CorpusScoring.RunAsync(corpus, client, _folder["out"])).WaitAsync(TestData.Patience);
+        await Assert.ThrowsAsync<MismatchException>(() => CorpusScoring.RunAsync(corpus, client, _folder["out"])).WaitAsync(TestScoring.Patience);
         Assert.False(Directory.Exists(_folder["out"]));
     }
 
@@ -87,7 +87,7 @@ public sealed class CorpusScoringTests : IAsyncDisposable
             using var scores = ScoreFile.Open(Path.Combine(_folder["out"], corpus.Shards[i].File));
             var losses = new float[shard.Sequences * shard.Length];
             scores.Read(0, losses);
-            Assert.Equal(TestData.Expected(shard, corpus.DocumentsSeeEachOther), losses);
+            Assert.Equal(TestScoring.Expected(shard, corpus.DocumentsSeeEachOther), losses);
         }
     }
 
@@ -96,7 +96,7 @@ public sealed class CorpusScoringTests : IAsyncDisposable
         var addresses = new List<string>();
         foreach (var model in models)
         {
-            var host = await TestData.StartAsync(model);
+            var host = await TestScoring.StartAsync(model);
             _owned.Add(host);
             addresses.Add(host.Address.Authority);
         }

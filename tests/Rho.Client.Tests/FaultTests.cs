@@ -12,15 +12,15 @@ public sealed class FaultTests : IAsyncLifetime
     private const int Chunk = 23 * 700; // tokens of a chunk of sequences of 700
     private static readonly TimeSpan Patience = TimeSpan.FromMinutes(3);
 
-    private readonly TempFolder _folder = new();
+    private readonly TemporaryFolder _folder = new();
     private readonly List<IAsyncDisposable> _owned = [];
     private TokenShard _shard = null!;
     private float[] _expected = [];
 
     public ValueTask InitializeAsync()
     {
-        _shard = TestData.Shard(_folder["shard"], 1000, 700);
-        _expected = TestData.Expected(_shard, true);
+        _shard = TestScoring.Shard(_folder["shard"], 1000, 700);
+        _expected = TestScoring.Expected(_shard, true);
         return ValueTask.CompletedTask;
     }
 
@@ -150,7 +150,7 @@ public sealed class FaultTests : IAsyncLifetime
         var redis = await RedisAsync();
         var scorer = await ScorerAsync(redis, 0);
         var stuck = new List<IAsyncEnumerator<LossBlock>>();
-        var shards = Enumerable.Range(0, 10).Select(i => TestData.Shard(_folder[$"stuck{i}"], 1000, 700, seed: 50 + i)).ToList();
+        var shards = Enumerable.Range(0, 10).Select(i => TestScoring.Shard(_folder[$"stuck{i}"], 1000, 700, seed: 50 + i)).ToList();
         foreach (var shard in shards)
         {
             // One block fetched and one read: then the stream is left standing.
@@ -163,8 +163,8 @@ public sealed class FaultTests : IAsyncLifetime
         var before = scorer.ResidentBytes;
         for (var i = 0; i < 5; i++)
         {
-            using var other = TestData.Shard(_folder[$"other{i}"], 1000, 700, seed: 80 + i);
-            Assert.Equal(TestData.Expected(other, true), await ReadAsync(Client([scorer]), shard: other));
+            using var other = TestScoring.Shard(_folder[$"other{i}"], 1000, 700, seed: 80 + i);
+            Assert.Equal(TestScoring.Expected(other, true), await ReadAsync(Client([scorer]), shard: other));
         }
 
         Assert.InRange(scorer.ResidentBytes - before, long.MinValue, 60L << 20);
@@ -173,7 +173,7 @@ public sealed class FaultTests : IAsyncLifetime
             // They lose nothing by it.
             var losses = new List<float>(stuck[i].Current.Losses);
             while (await stuck[i].MoveNextAsync().AsTask().WaitAsync(Patience)) losses.AddRange(stuck[i].Current.Losses);
-            Assert.Equal(TestData.Expected(shards[i], true), losses);
+            Assert.Equal(TestScoring.Expected(shards[i], true), losses);
             await stuck[i].DisposeAsync();
             shards[i].Dispose();
         }
@@ -192,8 +192,8 @@ public sealed class FaultTests : IAsyncLifetime
         wire.Cut();
         await EventuallyAsync(async () => await scorer.MetricAsync("rho_scoring_streams") == 0 && await scorer.MetricAsync("rho_scoring_queue_tokens") == 0);
 
-        using var small = TestData.Shard(_folder["small"], 50, 700, seed: 9);
-        Assert.Equal(TestData.Expected(small, true), await ReadAsync(Client([scorer]), shard: small));
+        using var small = TestScoring.Shard(_folder["small"], 50, 700, seed: 9);
+        Assert.Equal(TestScoring.Expected(small, true), await ReadAsync(Client([scorer]), shard: small));
     }
 
     [Fact]
@@ -203,9 +203,9 @@ public sealed class FaultTests : IAsyncLifetime
         var redis = await RedisAsync();
         var scorers = new[] { await ScorerAsync(redis, 0), await ScorerAsync(redis, 0) };
         var clients = Enumerable.Range(0, 10).Select(_ => Client(scorers)).ToList();
-        var shards = Enumerable.Range(0, 100).Select(i => TestData.Shard(_folder[$"s{i}"], 60, 700, seed: 200 + i)).ToList();
+        var shards = Enumerable.Range(0, 100).Select(i => TestScoring.Shard(_folder[$"s{i}"], 60, 700, seed: 200 + i)).ToList();
         var results = await Task.WhenAll(Enumerable.Range(0, 200).Select(i => ReadAsync(clients[i % 10], shard: shards[i / 2])));
-        for (var i = 0; i < 200; i++) Assert.Equal(TestData.Expected(shards[i / 2], true), results[i]);
+        for (var i = 0; i < 200; i++) Assert.Equal(TestScoring.Expected(shards[i / 2], true), results[i]);
 
         // Two streams of each shard: scored once.
         var scored = await scorers[0].MetricAsync("rho_scoring_tokens_scored_total") + await scorers[1].MetricAsync("rho_scoring_tokens_scored_total");
@@ -220,7 +220,7 @@ public sealed class FaultTests : IAsyncLifetime
     {
         var redis = await RedisAsync();
         var scorers = new List<StubScorer> { await ScorerAsync(redis, 200_000), await ScorerAsync(redis, 200_000), await ScorerAsync(redis, 200_000) };
-        var shards = Enumerable.Range(0, 6).Select(i => TestData.Shard(_folder[$"r{i}"], 600, 700, seed: 300 + i)).ToList();
+        var shards = Enumerable.Range(0, 6).Select(i => TestScoring.Shard(_folder[$"r{i}"], 600, 700, seed: 300 + i)).ToList();
         var client = Client(scorers);
         var reading = Task.WhenAll(shards.Select(shard => ReadAsync(client, shard: shard)));
         var replaced = 0L;
@@ -231,7 +231,7 @@ public sealed class FaultTests : IAsyncLifetime
         }
 
         var results = await reading.WaitAsync(Patience);
-        for (var i = 0; i < shards.Count; i++) Assert.Equal(TestData.Expected(shards[i], true), results[i]);
+        for (var i = 0; i < shards.Count; i++) Assert.Equal(TestScoring.Expected(shards[i], true), results[i]);
         var scored = replaced + await scorers[2].MetricAsync("rho_scoring_tokens_scored_total");
         // All tokens once, and of each of the six streams the two chunks that a replica that stopped had in flight.
         Assert.InRange(scored, 6 * 420_000, 6 * 420_000 + 2 * 6 * 2 * Chunk);
@@ -261,9 +261,9 @@ public sealed class FaultTests : IAsyncLifetime
             var client = Client([scorer]);
             for (var round = 0; round < times; round++)
             {
-                using var shard = TestData.Shard(_folder[$"mixed{index}"], 60, 700, seed: 1000 * index + round);
-                Assert.Equal(TestData.Expected(shard, true), await ReadAsync(client, shard: shard));
-                Assert.Equal(TestData.Expected(shard, true), await ReadAsync(client, shard: shard));
+                using var shard = TestScoring.Shard(_folder[$"mixed{index}"], 60, 700, seed: 1000 * index + round);
+                Assert.Equal(TestScoring.Expected(shard, true), await ReadAsync(client, shard: shard));
+                Assert.Equal(TestScoring.Expected(shard, true), await ReadAsync(client, shard: shard));
                 await foreach (var _ in client.ScoreShardAsync(_shard, true)) break;
                 var sequences = Enumerable.Range(0, 10).Select(i => new SequenceTokens((ulong)i, [.. Enumerable.Range(0, 50 * (i + 1)).Select(t => t % 1000)]));
                 Assert.Equal(10, await client.ScoreAsync(sequences.ToAsyncEnumerable()).CountAsync());

@@ -10,12 +10,12 @@ namespace Rho.Client.Tests;
 /// <summary>The client against real servers: the same losses whatever happens to them.</summary>
 public sealed class ScorerClientTests : IAsyncDisposable
 {
-    private readonly TempFolder _folder = new();
+    private readonly TemporaryFolder _folder = new();
     private readonly List<IAsyncDisposable> _owned = [];
 
     public async ValueTask DisposeAsync()
     {
-        for (var i = _owned.Count - 1; i >= 0; i--) await _owned[i].DisposeAsync().AsTask().WaitAsync(TestData.Patience);
+        for (var i = _owned.Count - 1; i >= 0; i--) await _owned[i].DisposeAsync().AsTask().WaitAsync(TestScoring.Patience);
         _folder.Dispose();
     }
 
@@ -25,18 +25,18 @@ public sealed class ScorerClientTests : IAsyncDisposable
     [InlineData(false, 40_000)] // a sequence that comes in several messages
     public async Task ScoreShard_OneScorer_GivesTheModelsLosses(bool documentsSeeEachOther, int length)
     {
-        using var shard = TestData.Shard(_folder["shard"], 70_000 / length, length, withDocuments: true);
+        using var shard = TestScoring.Shard(_folder["shard"], 70_000 / length, length, withDocuments: true);
         var client = Client(Address(await StartAsync(new HashModel())));
-        Assert.Equal(TestData.Expected(shard, documentsSeeEachOther), await ReadAsync(client, shard, documentsSeeEachOther));
-        Assert.Equal(TestData.Expected(shard, documentsSeeEachOther)[(length * 1)..], await ReadAsync(client, shard, documentsSeeEachOther, first: 1));
+        Assert.Equal(TestScoring.Expected(shard, documentsSeeEachOther), await ReadAsync(client, shard, documentsSeeEachOther));
+        Assert.Equal(TestScoring.Expected(shard, documentsSeeEachOther)[(length * 1)..], await ReadAsync(client, shard, documentsSeeEachOther, first: 1));
     }
 
     [Fact]
     public async Task ScoreShard_LargeVocabulary_SendsWideTokens()
     {
-        using var shard = TestData.Shard(_folder["shard"], 50, 900, vocabularySize: 120_000, withDocuments: true);
+        using var shard = TestScoring.Shard(_folder["shard"], 50, 900, vocabularySize: 120_000, withDocuments: true);
         var client = Client(Address(await StartAsync(new HashModel { VocabularySize = 120_000 })));
-        Assert.Equal(TestData.Expected(shard, false), await ReadAsync(client, shard, documentsSeeEachOther: false));
+        Assert.Equal(TestScoring.Expected(shard, false), await ReadAsync(client, shard, documentsSeeEachOther: false));
     }
 
     [Theory]
@@ -44,7 +44,7 @@ public sealed class ScorerClientTests : IAsyncDisposable
     [InlineData(LossEncoding.Log8, 0.1)]
     public async Task ScoreShard_Encodings_KeepTheirPrecision(LossEncoding encoding, double tolerance)
     {
-        using var shard = TestData.Shard(_folder["shard"], 5, 20_000);
+        using var shard = TestScoring.Shard(_folder["shard"], 5, 20_000);
         var client = Client(new ScorerClientOptions { Addresses = [Address(await StartAsync(new HashModel()))], Encoding = encoding });
         var tokens = new int[100_000];
         shard.Read(0, tokens);
@@ -63,7 +63,7 @@ public sealed class ScorerClientTests : IAsyncDisposable
     [InlineData(10_000)] // a sequence that comes in several messages
     public async Task ScoreShard_WithEntropyAndTopK_GivesThemForEachToken(int length)
     {
-        using var shard = TestData.Shard(_folder["shard"], 40_000 / length, length, withDocuments: true);
+        using var shard = TestScoring.Shard(_folder["shard"], 40_000 / length, length, withDocuments: true);
         var client = Client(new ScorerClientOptions
         {
             Addresses = [Address(await StartAsync(new HashModel(), new ScoringOptions { CacheDirectory = _folder["cache"] }))],
@@ -102,16 +102,16 @@ public sealed class ScorerClientTests : IAsyncDisposable
     [Fact]
     public async Task ScoreShard_MoreThanTheReferenceOffers_IsRefused()
     {
-        using var shard = TestData.Shard(_folder["shard"], 5, 700);
+        using var shard = TestScoring.Shard(_folder["shard"], 5, 700);
         var address = Address(await StartAsync(new HashModel { MaxTopK = 0 }));
         foreach (var options in new[] { new ScorerClientOptions { Addresses = [address], Entropy = true }, new ScorerClientOptions { Addresses = [address], TopK = 1 } })
-            await Assert.ThrowsAsync<RhoException>(() => ReadAsync(Client(options), shard)).WaitAsync(TestData.Patience);
+            await Assert.ThrowsAsync<RhoException>(() => ReadAsync(Client(options), shard)).WaitAsync(TestScoring.Patience);
     }
 
     [Fact]
     public async Task ScoreShard_PartsOfAShard_AreScoredByReplicasAtTheSameTime()
     {
-        using var shard = TestData.Shard(_folder["shard"], 4000, 700);
+        using var shard = TestScoring.Shard(_folder["shard"], 4000, 700);
         var models = new[] { new HashModel { Rate = 500_000 }, new HashModel { Rate = 500_000 } };
         var options = new ScoringOptions { CacheDirectory = _folder["cache"] };
         var client = Client(Address(await StartAsync(models[0], options)), Address(await StartAsync(models[1], options)));
@@ -121,11 +121,11 @@ public sealed class ScorerClientTests : IAsyncDisposable
             var bytes = new List<byte>();
             await foreach (var block in client.ScoreShardEncodedAsync(shard, true, i * segment, Math.Min(4000, (i + 1) * segment))) bytes.AddRange(block.Scores.Losses.Span);
             return bytes;
-        })).WaitAsync(TestData.Patience);
+        })).WaitAsync(TestScoring.Patience);
 
         var losses = new float[2_800_000];
         LossCodec.Decode(parts.SelectMany(part => part).ToArray(), LossEncoding.F16, losses);
-        Assert.Equal(TestData.Expected(shard, true), losses);
+        Assert.Equal(TestScoring.Expected(shard, true), losses);
         Assert.Equal(2_800_000, models.Sum(model => model.TokensScored - 256));
         Assert.All(models, model => Assert.InRange(model.TokensScored, 700_000, 2_100_000));
     }
@@ -135,9 +135,9 @@ public sealed class ScorerClientTests : IAsyncDisposable
     [InlineData(false)]
     public async Task ScoreShard_PartOfAShardThatTheScorerHasMet_SendsThePartsTokensOnly(bool documentsSeeEachOther)
     {
-        using var shard = TestData.Shard(_folder["shard"], 300, 700, seed: 4711, withDocuments: true);
+        using var shard = TestScoring.Shard(_folder["shard"], 300, 700, seed: 4711, withDocuments: true);
         var client = Client(Address(await StartAsync(new HashModel())));
-        var expected = TestData.Expected(shard, documentsSeeEachOther);
+        var expected = TestScoring.Expected(shard, documentsSeeEachOther);
         Assert.Equal(300 * 700, await ReadAsync(0, 10));
         Assert.Equal((161 - 92) * 700, await ReadAsync(100, 150)); // chunks have 23 sequences
 
@@ -158,7 +158,7 @@ public sealed class ScorerClientTests : IAsyncDisposable
     [Fact]
     public async Task ScoreShard_ScorerIsCutOffMidway_GoesOnAtAnotherWithTheSameBytes()
     {
-        using var shard = TestData.Shard(_folder["shard"], 300, 700);
+        using var shard = TestScoring.Shard(_folder["shard"], 300, 700);
         var (first, second) = (new HashModel { Rate = 300_000, DependsOnBatch = true }, new HashModel { Rate = 300_000, DependsOnBatch = true });
         var undisturbed = await ReadAsync(Client(Address(await StartAsync(new HashModel { DependsOnBatch = true }))), shard);
         var (a, b) = (Proxy(await StartAsync(first)), Proxy(await StartAsync(second)));
@@ -183,7 +183,7 @@ public sealed class ScorerClientTests : IAsyncDisposable
     [Fact]
     public async Task ScoreShard_ScorerFreezesMidway_GoesOnAtAnother()
     {
-        using var shard = TestData.Shard(_folder["shard"], 300, 700);
+        using var shard = TestScoring.Shard(_folder["shard"], 300, 700);
         var (a, b) = (Proxy(await StartAsync(new HashModel { Rate = 300_000 })), Proxy(await StartAsync(new HashModel { Rate = 300_000 })));
         var client = Client(new ScorerClientOptions { Addresses = [a.Address, b.Address], StallTimeout = TimeSpan.FromSeconds(6) });
         await client.DescribeAsync();
@@ -198,13 +198,13 @@ public sealed class ScorerClientTests : IAsyncDisposable
             a.ReachAt = long.MaxValue;
             b.Freeze();
         };
-        Assert.Equal(TestData.Expected(shard, true), await ReadAsync(client, shard));
+        Assert.Equal(TestScoring.Expected(shard, true), await ReadAsync(client, shard));
     }
 
     [Fact]
     public async Task ScoreShard_ScorerFrozenFromTheStart_IsHedged()
     {
-        using var shard = TestData.Shard(_folder["shard"], 50, 700);
+        using var shard = TestScoring.Shard(_folder["shard"], 50, 700);
         var frozen = Proxy(await StartAsync(new HashModel()));
         var client = Client(new ScorerClientOptions
         {
@@ -214,13 +214,13 @@ public sealed class ScorerClientTests : IAsyncDisposable
         });
         await client.DescribeAsync();
         frozen.Freeze();
-        for (var i = 0; i < 3; i++) Assert.Equal(TestData.Expected(shard, true), await ReadAsync(client, shard));
+        for (var i = 0; i < 3; i++) Assert.Equal(TestScoring.Expected(shard, true), await ReadAsync(client, shard));
     }
 
     [Fact]
     public async Task ScoreShard_ScorerStopsInOrder_NothingIsScoredTwiceBeyondTheChunkInWork()
     {
-        using var shard = TestData.Shard(_folder["shard"], 1500, 700);
+        using var shard = TestScoring.Shard(_folder["shard"], 1500, 700);
         var options = new ScoringOptions { CacheDirectory = _folder["cache"] };
         var (first, second) = (new HashModel { Rate = 300_000 }, new HashModel { Rate = 300_000 });
         var hosts = new Dictionary<string, (ScoringHost Host, HashModel Model)>(StringComparer.Ordinal);
@@ -239,8 +239,8 @@ public sealed class ScorerClientTests : IAsyncDisposable
             if (losses.Count > 60_000) stopping ??= hosts.Values.First(host => host.Model.TokensScored > 256).Host.DisposeAsync().AsTask();
         }
 
-        await stopping!.WaitAsync(TestData.Patience);
-        Assert.Equal(TestData.Expected(shard, true), losses);
+        await stopping!.WaitAsync(TestScoring.Patience);
+        Assert.Equal(TestScoring.Expected(shard, true), losses);
         Assert.InRange(first.TokensScored + second.TokensScored - 512, 1_050_000, 1_050_000 + 2 * 16_100);
         Assert.True(second.TokensScored > 256 && first.TokensScored > 256);
     }
@@ -248,13 +248,13 @@ public sealed class ScorerClientTests : IAsyncDisposable
     [Fact]
     public async Task ScoreShard_SeveralAtOnce_SpreadOverScorersAndKeepOrder()
     {
-        var shards = Enumerable.Range(0, 8).Select(i => TestData.Shard(_folder[$"shard{i}"], 60, 700, seed: i)).ToList();
+        var shards = Enumerable.Range(0, 8).Select(i => TestScoring.Shard(_folder[$"shard{i}"], 60, 700, seed: i)).ToList();
         var models = Enumerable.Range(0, 3).Select(_ => new HashModel { Rate = 200_000 }).ToList();
         var hosts = new List<string>();
         foreach (var model in models) hosts.Add(Address(await StartAsync(model)));
         var client = Client([.. hosts]);
-        var results = await Task.WhenAll(shards.Select(shard => ReadAsync(client, shard))).WaitAsync(TestData.Patience);
-        for (var i = 0; i < shards.Count; i++) Assert.Equal(TestData.Expected(shards[i], true), results[i]);
+        var results = await Task.WhenAll(shards.Select(shard => ReadAsync(client, shard))).WaitAsync(TestScoring.Patience);
+        for (var i = 0; i < shards.Count; i++) Assert.Equal(TestScoring.Expected(shards[i], true), results[i]);
         Assert.All(models, model => Assert.True(model.TokensScored > 256));
         shards.ForEach(shard => shard.Dispose());
     }
@@ -262,17 +262,17 @@ public sealed class ScorerClientTests : IAsyncDisposable
     [Fact]
     public async Task ScoreShard_ReaderStops_LeavesNoStreamBehind()
     {
-        using var shard = TestData.Shard(_folder["shard"], 400, 700);
+        using var shard = TestScoring.Shard(_folder["shard"], 400, 700);
         var client = Client(Address(await StartAsync(new HashModel { Rate = 200_000 })));
         await foreach (var _ in client.ScoreShardAsync(shard, true)) break;
-        using var patience = new CancellationTokenSource(TestData.Patience);
+        using var patience = new CancellationTokenSource(TestScoring.Patience);
         while ((await client.InfoAsync(patience.Token)).Single() is not { Streams: 0, QueuedTokens: 0 }) await Task.Delay(20, patience.Token);
     }
 
     [Fact]
     public async Task ScoreShard_NewScorerAppears_LongStreamMovesToIt()
     {
-        using var shard = TestData.Shard(_folder["shard"], 900, 700);
+        using var shard = TestScoring.Shard(_folder["shard"], 900, 700);
         var (busy, free) = (new HashModel { Rate = 150_000 }, new HashModel { Rate = 150_000 });
         var options = new ScoringOptions { CacheDirectory = _folder["cache"] };
         var client = Client(new ScorerClientOptions
@@ -280,45 +280,45 @@ public sealed class ScorerClientTests : IAsyncDisposable
             Addresses = [Address(await StartAsync(busy, options)), Address(await StartAsync(free, options))],
             StreamLifetime = TimeSpan.FromMilliseconds(500),
         });
-        Assert.Equal(TestData.Expected(shard, true), await ReadAsync(client, shard));
+        Assert.Equal(TestScoring.Expected(shard, true), await ReadAsync(client, shard));
         Assert.True(busy.TokensScored > 256 && free.TokensScored > 256);
     }
 
     [Fact]
     public async Task ScoreShard_ShardFileWasChanged_IsDataLoss()
     {
-        using var shard = TestData.Shard(_folder["shard"], 50, 700);
+        using var shard = TestScoring.Shard(_folder["shard"], 50, 700);
         _ = shard.Sha256;
         using (var file = File.OpenHandle(_folder["shard"], FileMode.Open, FileAccess.Write, FileShare.ReadWrite)) RandomAccess.Write(file, [1, 1], RandomAccess.GetLength(file) - 2);
         var client = Client(Address(await StartAsync(new HashModel())));
-        await Assert.ThrowsAsync<CorruptDataException>(() => ReadAsync(client, shard)).WaitAsync(TestData.Patience);
+        await Assert.ThrowsAsync<CorruptDataException>(() => ReadAsync(client, shard)).WaitAsync(TestScoring.Patience);
     }
 
     [Fact]
     public async Task ScoreShard_SequencesTooLong_SaysTheLimit()
     {
-        using var shard = TestData.Shard(_folder["shard"], 50, 700);
+        using var shard = TestScoring.Shard(_folder["shard"], 50, 700);
         var client = Client(Address(await StartAsync(new HashModel { ContextLength = 512 })));
-        var error = await Assert.ThrowsAsync<RhoException>(() => ReadAsync(client, shard)).WaitAsync(TestData.Patience);
+        var error = await Assert.ThrowsAsync<RhoException>(() => ReadAsync(client, shard)).WaitAsync(TestScoring.Patience);
         Assert.Contains("at most 512", error.Message, StringComparison.Ordinal);
     }
 
     [Fact]
     public async Task ScoreShard_QueueFull_WaitsAsToldAndGetsThrough()
     {
-        using var first = TestData.Shard(_folder["a"], 100, 700);
-        using var second = TestData.Shard(_folder["b"], 100, 700, seed: 2);
+        using var first = TestScoring.Shard(_folder["a"], 100, 700);
+        using var second = TestScoring.Shard(_folder["b"], 100, 700, seed: 2);
         var host = Address(await StartAsync(new HashModel { Rate = 100_000 }, new ScoringOptions { MaxQueuedTokens = 80_000 }));
-        var results = await Task.WhenAll(ReadAsync(Client(host), first), ReadAsync(Client(host), second)).WaitAsync(TestData.Patience);
-        Assert.Equal(TestData.Expected(first, true), results[0]);
-        Assert.Equal(TestData.Expected(second, true), results[1]);
+        var results = await Task.WhenAll(ReadAsync(Client(host), first), ReadAsync(Client(host), second)).WaitAsync(TestScoring.Patience);
+        Assert.Equal(TestScoring.Expected(first, true), results[0]);
+        Assert.Equal(TestScoring.Expected(second, true), results[1]);
     }
 
     [Fact]
     public async Task Describe_NobodyThere_NamesTheAddressAndGivesUp()
     {
         var client = Client(new ScorerClientOptions { Addresses = ["127.0.0.1:1"], ConnectTimeout = TimeSpan.FromSeconds(1) });
-        var error = await Assert.ThrowsAsync<UnavailableException>(() => client.DescribeAsync()).WaitAsync(TestData.Patience);
+        var error = await Assert.ThrowsAsync<UnavailableException>(() => client.DescribeAsync()).WaitAsync(TestScoring.Patience);
         Assert.Contains("127.0.0.1:1", error.Message, StringComparison.Ordinal);
         Assert.Contains("Connection refused", error.Message, StringComparison.Ordinal);
     }
@@ -327,7 +327,7 @@ public sealed class ScorerClientTests : IAsyncDisposable
     public async Task Describe_OneOfTwoIsThere_Answers()
     {
         var client = Client("127.0.0.1:1", Address(await StartAsync(new HashModel())));
-        Assert.Equal(new HashModel().Fingerprint, (await client.DescribeAsync().WaitAsync(TestData.Patience)).Fingerprint);
+        Assert.Equal(new HashModel().Fingerprint, (await client.DescribeAsync().WaitAsync(TestScoring.Patience)).Fingerprint);
     }
 
     [Fact]
@@ -335,9 +335,9 @@ public sealed class ScorerClientTests : IAsyncDisposable
     {
         var model = new HashModel();
         var client = Client(new ScorerClientOptions { Addresses = [Address(await StartAsync(model))], TokenizerFingerprint = "sha256:mine" });
-        using var shard = TestData.Shard(_folder["shard"], 5, 700);
+        using var shard = TestScoring.Shard(_folder["shard"], 5, 700);
         var scored = model.TokensScored;
-        var error = await Assert.ThrowsAsync<MismatchException>(() => ReadAsync(client, shard)).WaitAsync(TestData.Patience);
+        var error = await Assert.ThrowsAsync<MismatchException>(() => ReadAsync(client, shard)).WaitAsync(TestScoring.Patience);
         Assert.Contains("sha256:mine", error.Message, StringComparison.Ordinal);
         Assert.Contains(model.TokenizerFingerprint, error.Message, StringComparison.Ordinal);
         Assert.Equal(scored, model.TokensScored);
@@ -350,11 +350,11 @@ public sealed class ScorerClientTests : IAsyncDisposable
     {
         var other = sameFingerprint ? new HashModel { Shift = 1 } : new HashModel { Fingerprint = "sha256:" + new string('c', 64) };
         var client = Client(Address(await StartAsync(new HashModel())), Address(await StartAsync(other)));
-        using var shard = TestData.Shard(_folder["shard"], 5, 700);
+        using var shard = TestScoring.Shard(_folder["shard"], 5, 700);
         await Assert.ThrowsAsync<MismatchException>(async () =>
         {
             for (var i = 0; i < 50; i++) await ReadAsync(client, shard);
-        }).WaitAsync(TestData.Patience);
+        }).WaitAsync(TestScoring.Patience);
     }
 
     [Fact]
@@ -375,7 +375,7 @@ public sealed class ScorerClientTests : IAsyncDisposable
         {
             var expected = new float[losses.Length];
             new HashModel().Score(sequences[id], 1, expected.Length, default, expected, default);
-            Assert.Equal(TestData.Rounded(expected), losses);
+            Assert.Equal(TestScoring.Rounded(expected), losses);
         }
     }
 
@@ -389,12 +389,12 @@ public sealed class ScorerClientTests : IAsyncDisposable
         {
             answered++;
             var tokens = sequences[(int)answer.Id].Tokens;
-            var (losses, entropies, ids, logProbabilities) = (new float[tokens.Length], new float[tokens.Length], new int[tokens.Length * 5], new float[tokens.Length * 5]);
-            new HashModel().Score(tokens, 1, tokens.Length, [], losses, entropies, 5, ids, logProbabilities, CancellationToken.None);
-            Assert.Equal(losses, answer.Losses);
-            Assert.Equal(TestData.Rounded(entropies), answer.Scores.Entropies);
-            Assert.Equal(ids, answer.Scores.TopIds);
-            Assert.Equal(TestData.Rounded(logProbabilities), answer.Scores.TopLogProbabilities);
+            var expected = TokenScores.Room(tokens.Length, entropies: true, topK: 5);
+            new HashModel().Score(tokens, 1, tokens.Length, [], expected, CancellationToken.None);
+            Assert.Equal(expected.Losses, answer.Losses);
+            Assert.Equal(TestScoring.Rounded(expected.Entropies), answer.Scores.Entropies);
+            Assert.Equal(expected.TopIds, answer.Scores.TopIds);
+            Assert.Equal(TestScoring.Rounded(expected.TopLogProbabilities), answer.Scores.TopLogProbabilities);
         }
 
         Assert.Equal(3, answered);
@@ -414,7 +414,7 @@ public sealed class ScorerClientTests : IAsyncDisposable
         await Assert.ThrowsAsync<InvalidDataException>(async () =>
         {
             await foreach (var _ in client.ScoreAsync(Source())) { }
-        }).WaitAsync(TestData.Patience);
+        }).WaitAsync(TestScoring.Patience);
     }
 
     [Fact]
@@ -432,7 +432,7 @@ public sealed class ScorerClientTests : IAsyncDisposable
         var corpus = Corpora.Create(_folder["corpus"], shards: 3);
         var client = Client(Address(await StartAsync(new HashModel(), new ScoringOptions { CacheDirectory = _folder["cache"] })));
         using (var shard = corpus.OpenShard(1)) await ReadAsync(client, shard, corpus.DocumentsSeeEachOther);
-        var coverage = await client.CoverageAsync(corpus).WaitAsync(TestData.Patience);
+        var coverage = await client.CoverageAsync(corpus).WaitAsync(TestScoring.Patience);
         Assert.Equal([ShardState.Missing, ShardState.Cached, ShardState.Missing], coverage.Select(shard => shard.State));
     }
 
@@ -454,14 +454,14 @@ public sealed class ScorerClientTests : IAsyncDisposable
     {
         var host = await StartAsync(new HashModel());
         var client = Client($"dns:///localhost:{host.Address.Port}");
-        Assert.Equal(new HashModel().Fingerprint, (await client.DescribeAsync().WaitAsync(TestData.Patience)).Fingerprint);
+        Assert.Equal(new HashModel().Fingerprint, (await client.DescribeAsync().WaitAsync(TestScoring.Patience)).Fingerprint);
     }
 
     private static string Address(ScoringHost host) => host.Address.Authority;
 
     private static async Task<float[]> ReadAsync(ScorerClient client, TokenShard shard, bool documentsSeeEachOther = true, long first = 0)
     {
-        using var patience = new CancellationTokenSource(TestData.Patience);
+        using var patience = new CancellationTokenSource(TestScoring.Patience);
         var losses = new List<float>();
         var next = first;
         await foreach (var block in client.ScoreShardAsync(shard, documentsSeeEachOther, first, patience.Token))
@@ -477,7 +477,7 @@ public sealed class ScorerClientTests : IAsyncDisposable
 
     private async Task<ScoringHost> StartAsync(HashModel model, ScoringOptions? options = null)
     {
-        var host = await TestData.StartAsync(model, options);
+        var host = await TestScoring.StartAsync(model, options);
         _owned.Add(host);
         return host;
     }
@@ -508,7 +508,7 @@ internal static class Corpora
         for (var i = 0; i < shards; i++)
         {
             var name = $"shard-{i:00000}.safetensors";
-            using var shard = TestData.Shard(Path.Combine(directory, name), sequences, length, seed: 100 + i, withDocuments: true);
+            using var shard = TestScoring.Shard(Path.Combine(directory, name), sequences, length, seed: 100 + i, withDocuments: true);
             entries.Add(new ShardEntry(name, sequences, shard.Sha256));
         }
 

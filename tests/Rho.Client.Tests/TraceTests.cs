@@ -8,7 +8,7 @@ namespace Rho.Client.Tests;
 /// <summary>One trace from a caller through the client and the service to Redis; batches, which may be of many streams, link to it.</summary>
 public sealed class TraceTests : IDisposable
 {
-    private readonly TempFolder _folder = new();
+    private readonly TemporaryFolder _folder = new();
     private readonly ConcurrentQueue<Activity> _ended = new();
     private readonly ActivityListener _listener;
 
@@ -33,9 +33,9 @@ public sealed class TraceTests : IDisposable
     public async Task ScoreShard_IsOneTrace_FromTheCallerToRedis()
     {
         await using var redis = await RedisServer.StartAsync();
-        await using var host = await TestData.StartAsync(new HashModel(), new ScoringOptions { Redis = redis.Address });
+        await using var host = await TestScoring.StartAsync(new HashModel(), new ScoringOptions { Redis = redis.Address });
         await using var client = new ScorerClient(new ScorerClientOptions { Addresses = [host.Address.Authority] });
-        using var shard = TestData.Shard(_folder["shard"], 60, 700);
+        using var shard = TestScoring.Shard(_folder["shard"], 60, 700);
 
         var scored = await TracedAsync(async () => Assert.Equal(42_000, await client.ScoreShardAsync(shard, true).Select(block => block.Losses.Length).SumAsync()));
         var call = await SpanAsync(scored, "score shard", parent: scored.Context.SpanId);
@@ -65,23 +65,23 @@ public sealed class TraceTests : IDisposable
         using var begun = new SemaphoreSlim(0);
         using var go = new ManualResetEventSlim();
         var model = new HashModel();
-        await using var host = await TestData.StartAsync(model);
+        await using var host = await TestScoring.StartAsync(model);
         await using var client = new ScorerClient(new ScorerClientOptions { Addresses = [host.Address.Authority] });
         await client.DescribeAsync();
         model.OnBatch = _ =>
         {
             begun.Release();
-            go.Wait(TestData.Patience);
+            go.Wait(TestScoring.Patience);
         };
         var first = TracedAsync(() => ScoreOneAsync(client, 1));
-        Assert.True(await begun.WaitAsync(TestData.Patience));
+        Assert.True(await begun.WaitAsync(TestScoring.Patience));
 
         // While the first one's batch waits, the others' sequences come together in the queue.
         var others = new[] { TracedAsync(() => ScoreOneAsync(client, 2)), TracedAsync(() => ScoreOneAsync(client, 3)) };
         using var http = new HttpClient();
         await EventuallyAsync(async () => (await http.GetStringAsync(new Uri(host.HttpAddress!, "/metrics"))).Contains("rho_health_waiting 3\n", StringComparison.Ordinal));
         go.Set();
-        await Task.WhenAll([first, .. others]).WaitAsync(TestData.Patience);
+        await Task.WhenAll([first, .. others]).WaitAsync(TestScoring.Patience);
         foreach (var caller in new[] { await first, await others[0], await others[1] })
         {
             await SpanAsync(caller, "score sequences", parent: caller.Context.SpanId);
@@ -130,7 +130,7 @@ public sealed class TraceTests : IDisposable
 
     private static async Task EventuallyAsync(Func<Task<bool>> condition)
     {
-        using var patience = new CancellationTokenSource(TestData.Patience);
+        using var patience = new CancellationTokenSource(TestScoring.Patience);
         while (!await condition()) await Task.Delay(20, patience.Token);
     }
 }

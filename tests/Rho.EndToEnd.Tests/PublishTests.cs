@@ -41,7 +41,7 @@ public sealed class PublishTests : IDisposable
     private async Task PublishAsync(string runtime, string output)
     {
         // A build of its own: restoring for another system would change what ./rho has built.
-        string[] arguments = ["publish", Path.Combine(Python.Root, "clients", "Rho.Cli"), "-c", "Release", "-r", runtime, "--no-self-contained", "--artifacts-path", _folder["build"], "-o", output, "-v", "quiet", "--nologo"];
+        string[] arguments = ["publish", Path.Combine(Repository.Root, "clients", "Rho.Cli"), "-c", "Release", "-r", runtime, "--no-self-contained", "--artifacts-path", _folder["build"], "-o", output, "-v", "quiet", "--nologo"];
         var start = new ProcessStartInfo("dotnet", arguments) { RedirectStandardOutput = true, UseShellExecute = false, Environment = { ["MSBUILDDISABLENODEREUSE"] = "1", ["DOTNET_CLI_TELEMETRY_OPTOUT"] = "1" } };
         using var process = Process.Start(start)!;
         using var patience = new CancellationTokenSource(s_patience);

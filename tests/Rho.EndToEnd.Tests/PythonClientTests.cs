@@ -1,6 +1,6 @@
-using System.Diagnostics;
 using System.Runtime.InteropServices;
 using Rho.Selection;
+using Rho.TestSupport;
 
 namespace Rho.EndToEnd.Tests;
 
@@ -58,53 +58,9 @@ public sealed class PythonClientTests(Workshop workshop) : IDisposable
 
     private static async Task RunAsync(params string[] arguments)
     {
-        Python.Need("grpc", "google.protobuf", "numpy", "torch");
-        var start = new ProcessStartInfo(Python.Path, arguments)
-        {
-            WorkingDirectory = Path.Combine(Python.Root, "clients", "python"),
-            RedirectStandardOutput = true,
-            RedirectStandardError = true,
-            UseShellExecute = false,
-            Environment = { ["RHO"] = Path.Combine(AppContext.BaseDirectory, "rho"), ["PYTHONDONTWRITEBYTECODE"] = "1", ["OMP_NUM_THREADS"] = "1", ["OMP_WAIT_POLICY"] = "PASSIVE" },
-        };
-        using var process = Process.Start(start)!;
-        using var patience = new CancellationTokenSource(TimeSpan.FromMinutes(10));
-        var (output, error) = (process.StandardOutput.ReadToEndAsync(patience.Token), process.StandardError.ReadToEndAsync(patience.Token));
-        try
-        {
-            await process.WaitForExitAsync(patience.Token);
-            Assert.True(process.ExitCode == 0, $"python3 {string.Join(' ', arguments)} ended with {process.ExitCode}:\n{await output}\n{await error}");
-        }
-        finally
-        {
-            if (!process.HasExited) process.Kill(entireProcessTree: true);
-        }
-    }
-}
-
-/// <summary>Debian's Python.</summary>
-internal static class Python
-{
-    public const string Path = "/usr/bin/python3";
-
-    /// <summary>The repository.</summary>
-    public static string Root { get; } = Ancestors(AppContext.BaseDirectory).First(folder => File.Exists(System.IO.Path.Combine(folder, "Rho.sln")));
-
-    /// <summary>Skips the test where one of these modules cannot be imported.</summary>
-    public static void Need(params string[] modules)
-    {
-        Assert.SkipUnless(File.Exists(Path), $"there is no {Path}");
-        using var process = Process.Start(new ProcessStartInfo(Path, ["-c", "import importlib.util, sys\nfor m in sys.argv[1:]:\n try: found = importlib.util.find_spec(m)\n except ImportError: found = None\n if not found: print(m)", .. modules])
-        {
-            RedirectStandardOutput = true,
-            UseShellExecute = false,
-        })!;
-        var missing = string.Join(", ", process.StandardOutput.ReadToEnd().Split('\n', StringSplitOptions.RemoveEmptyEntries));
-        Assert.SkipUnless(missing.Length == 0, $"not installed for {Path}: {missing}");
-    }
-
-    private static IEnumerable<string> Ancestors(string folder)
-    {
-        for (var at = new DirectoryInfo(folder); at is not null; at = at.Parent) yield return at.FullName;
+        await DebianPython.NeedAsync("grpc", "google.protobuf", "numpy", "torch");
+        await DebianPython.RunAsync(
+            arguments, Path.Combine(Repository.Root, "clients", "python"),
+            ("RHO", Path.Combine(AppContext.BaseDirectory, "rho")), ("PYTHONDONTWRITEBYTECODE", "1"), ("OMP_NUM_THREADS", "1"), ("OMP_WAIT_POLICY", "PASSIVE"));
     }
 }

@@ -4,7 +4,6 @@ using System.Net.Sockets;
 using System.Text.RegularExpressions;
 using Rho.Cli.Quickstart;
 using Rho.TestSupport;
-using RedisServer = Rho.TestSupport.RedisServer;
 
 namespace Rho.EndToEnd.Tests;
 

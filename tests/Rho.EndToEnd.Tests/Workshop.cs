@@ -71,7 +71,7 @@ internal static class Services
     /// <summary>A Redis of its own, without files.</summary>
     public static async Task<(ChildProcess Process, string Address)> StartRedisAsync()
     {
-        var (process, port) = await RedisServer.StartAsync(logPath: null, CancellationToken.None);
+        var (process, port) = await QuickstartRedis.StartAsync(logPath: null, CancellationToken.None);
         return (process, $"127.0.0.1:{port}");
     }
 

@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using Rho.TestSupport;
 
 namespace Rho.Formats.Tests;
@@ -36,7 +35,7 @@ public sealed class PythonReadTests : IDisposable
     [Fact]
     public async Task NumPy_ReadsShardsAndScores_AsWritten()
     {
-        foreach (var needed in (string[])["/usr/bin/python3", "/usr/lib/python3/dist-packages/numpy"]) Assert.SkipUnless(Path.Exists(needed), $"there is no {needed}");
+        await DebianPython.NeedAsync("numpy");
         TokenShard.Write(_folder["shard"], [1, 2, 3, 4, 5, 0], 3, 100, [new Piece(0, 0, 3, 0), new Piece(1, 0, 2, 1)]);
         string[] scores = ["f16", "f32", "log8"];
         foreach (var name in scores)
@@ -46,15 +45,7 @@ public sealed class PythonReadTests : IDisposable
             writer.Complete();
         }
 
-        var start = new ProcessStartInfo("/usr/bin/python3") { UseShellExecute = false, RedirectStandardOutput = true, RedirectStandardError = true };
-        foreach (var argument in (string[])["-c", Script, _folder["shard"], .. scores.Select(name => _folder[name])]) start.ArgumentList.Add(argument);
-        using var timeout = new CancellationTokenSource(TimeSpan.FromSeconds(60));
-        using var python = Process.Start(start)!;
-        var errors = python.StandardError.ReadToEndAsync(timeout.Token);
-        var output = await python.StandardOutput.ReadToEndAsync(timeout.Token);
-        await python.WaitForExitAsync(timeout.Token);
-        Assert.Equal("", await errors);
-
+        var output = await DebianPython.RunAsync(["-c", Script, _folder["shard"], .. scores.Select(name => _folder[name])]);
         using var shard = TokenShard.Open(_folder["shard"]);
         Assert.Equal(
             [

@@ -138,9 +138,9 @@ public class DrainTests
 
     private sealed class Broken(int afterMilliseconds) : BackgroundService
     {
-        protected override async Task ExecuteAsync(CancellationToken stoppingToken)
+        protected override async Task ExecuteAsync(CancellationToken cancellation)
         {
-            await Task.Delay(afterMilliseconds, stoppingToken);
+            await Task.Delay(afterMilliseconds, cancellation);
             throw new InvalidOperationException("the loop broke");
         }
     }

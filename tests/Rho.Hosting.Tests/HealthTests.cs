@@ -1,10 +1,10 @@
-using System.Diagnostics;
 using System.Net;
 using System.Text.Json;
 using Google.Protobuf;
 using Google.Protobuf.Reflection;
 using Grpc.Core;
 using Grpc.Health.V1;
+using Rho.TestSupport;
 using static Grpc.Health.V1.HealthCheckResponse.Types;
 using V1 = Grpc.Reflection.V1;
 using V1Alpha = Grpc.Reflection.V1Alpha;
@@ -98,18 +98,8 @@ public class HealthTests
         var descriptors = Path.GetTempFileName();
         var protos = new FileDescriptorSet { File = { HealthReflection.Descriptor.ToProto(), V1.ReflectionReflection.Descriptor.ToProto(), V1Alpha.ReflectionReflection.Descriptor.ToProto() } };
         await File.WriteAllBytesAsync(descriptors, protos.ToByteArray());
-        var start = new ProcessStartInfo("/usr/bin/python3", [Path.Combine(AppContext.BaseDirectory, "grpc_probe.py"), descriptors, $"127.0.0.1:{host.Addresses.Grpc!.Port}"])
-        {
-            UseShellExecute = false,
-            RedirectStandardOutput = true,
-            RedirectStandardError = true,
-        };
-        using var python = Process.Start(start)!;
-        var errors = python.StandardError.ReadToEndAsync();
-        var output = await python.StandardOutput.ReadToEndAsync().WaitAsync(TimeSpan.FromSeconds(90));
-        await python.WaitForExitAsync().WaitAsync(ProbeHost.Limit);
+        var output = await DebianPython.RunAsync([Path.Combine(AppContext.BaseDirectory, "grpc_probe.py"), descriptors, $"127.0.0.1:{host.Addresses.Grpc!.Port}"]);
         File.Delete(descriptors);
-        Assert.True(python.ExitCode == 0, await errors);
 
         using var json = JsonDocument.Parse(output);
         var result = json.RootElement;

@@ -18,11 +18,11 @@ public sealed class DistributionTests
             var batch = NumericsTests.Batch(expected, documents);
             Assert.SkipWhen(batch.Length > model.ContextLength, "scaled by the length: whole sequences beyond the context are for inference");
             var suffix = documents ? "_documents" : "";
-            var (losses, plain, entropies) = (new float[batch.Tokens.Length], new float[batch.Tokens.Length], new float[batch.Tokens.Length]);
             // One more than expected: its distance tells whether the last expected one could be another.
-            var (ids, logProbabilities) = (new int[batch.Tokens.Length * 6], new float[batch.Tokens.Length * 6]);
-            model.Score(batch.Tokens, batch.Sequences, batch.Length, batch.Documents, losses, entropies, 6, ids, logProbabilities, CancellationToken.None);
-            NumericsTests.AssertClose(NumericsTests.Floats(expected, "entropy" + suffix), entropies, 1e-5f);
+            var scores = TokenScores.Room(batch.Tokens.Length, entropies: true, topK: 6);
+            model.Score(batch.Tokens, batch.Sequences, batch.Length, batch.Documents, scores, CancellationToken.None);
+            var (ids, logProbabilities) = (scores.TopIds, scores.TopLogProbabilities);
+            NumericsTests.AssertClose(NumericsTests.Floats(expected, "entropy" + suffix), scores.Entropies, 1e-5f);
             NumericsTests.AssertClose(NumericsTests.Floats(expected, "top_log_probabilities" + suffix), [.. logProbabilities.Where((_, i) => i % 6 < 5)], 1e-5f);
             var expectedIds = MemoryMarshal.Cast<byte, long>(expected.Bytes("top_ids" + suffix)).ToArray();
             for (var i = 0; i < ids.Length; i++)
@@ -33,8 +33,9 @@ public sealed class DistributionTests
             }
 
             // The losses are the same bits with and without.
-            model.Score(batch.Tokens, batch.Sequences, batch.Length, batch.Documents, plain, CancellationToken.None);
-            Assert.Equal(plain, losses);
+            var losses = new float[batch.Tokens.Length];
+            model.Score(batch.Tokens, batch.Sequences, batch.Length, batch.Documents, losses, CancellationToken.None);
+            Assert.Equal(losses, scores.Losses);
         }
     }
 
@@ -53,7 +54,8 @@ public sealed class DistributionTests
         logits[1].index_fill_(0, tensor(new long[] { 2 }), 90f);     // one certain
         var wide = logits.to(ScalarType.Float32);
         var logSums = wide.logsumexp(1).data<float>().ToArray();
-        var distribution = new HeadDistribution(rows, entropy: true, k);
+        var scores = TokenScores.Room(rows, entropies: true, k);
+        var distribution = new HeadDistribution(scores);
         for (var first = 0; first < rows; first += 4)
         {
             var count = Math.Min(4, rows - first);
@@ -64,10 +66,10 @@ public sealed class DistributionTests
         {
             var values = wide[row].data<float>().ToArray();
             double max = values.Max(), sum = values.Sum(value => Math.Exp(value - max)), logSum = max + Math.Log(sum);
-            Assert.Equal(-values.Sum(value => Math.Exp(value - logSum) * (value - logSum)), distribution.Entropies[row], 3e-5 * Math.Log(vocabulary));
+            Assert.Equal(-values.Sum(value => Math.Exp(value - logSum) * (value - logSum)), scores.Entropies[row], 3e-5 * Math.Log(vocabulary));
             var order = Enumerable.Range(0, vocabulary).OrderByDescending(id => values[id]).Take(k).ToArray(); // a stable sort
-            Assert.Equal(order, distribution.TopIds.AsSpan(row * k, k).ToArray());
-            for (var i = 0; i < k; i++) Assert.Equal(values[order[i]] - logSum, distribution.TopLogProbabilities[row * k + i], 1e-4);
+            Assert.Equal(order, scores.TopIds.AsSpan(row * k, k).ToArray());
+            for (var i = 0; i < k; i++) Assert.Equal(values[order[i]] - logSum, scores.TopLogProbabilities[row * k + i], 1e-4);
         }
     }
 }

@@ -38,12 +38,11 @@ public sealed class PieceTests
         {
             using var model = Load(kind, type, 5);
             Assert.SkipWhen(batch.Length > model.ContextLength, "scaled by the length: whole sequences beyond the context are for inference");
-            var count = batch.Tokens.Length;
-            var (losses, entropies, ids, logProbabilities) = (new float[count], new float[count], new int[count * 5], new float[count * 5]);
-            model.Score(batch.Tokens, batch.Sequences, batch.Length, batch.Documents, losses, entropies, 5, ids, logProbabilities, CancellationToken.None);
-            NumericsTests.AssertClose(NumericsTests.Floats(expected, "entropy_documents"), entropies, 1e-5f);
-            NumericsTests.AssertClose(NumericsTests.Floats(expected, "top_log_probabilities_documents"), logProbabilities, 1e-5f);
-            Assert.Equal(Score(model, batch.Tokens, Enumerable.Repeat(batch.Length, batch.Sequences).ToArray(), batch.Documents), losses);
+            var scores = TokenScores.Room(batch.Tokens.Length, entropies: true, topK: 5);
+            model.Score(batch.Tokens, batch.Sequences, batch.Length, batch.Documents, scores, CancellationToken.None);
+            NumericsTests.AssertClose(NumericsTests.Floats(expected, "entropy_documents"), scores.Entropies, 1e-5f);
+            NumericsTests.AssertClose(NumericsTests.Floats(expected, "top_log_probabilities_documents"), scores.TopLogProbabilities, 1e-5f);
+            Assert.Equal(Score(model, batch.Tokens, Enumerable.Repeat(batch.Length, batch.Sequences).ToArray(), batch.Documents), scores.Losses);
         }
     }
 
@@ -188,8 +187,8 @@ public sealed class PieceTests
 
     private static float[] Score(ReferenceModel model, int[] tokens, int[] lengths, int[]? documents)
     {
-        var losses = new float[tokens.Length];
-        model.Score(tokens, lengths, documents, losses, CancellationToken.None);
-        return losses;
+        var scores = TokenScores.Room(tokens.Length);
+        model.Score(tokens, lengths, documents, scores, CancellationToken.None);
+        return scores.Losses;
     }
 }

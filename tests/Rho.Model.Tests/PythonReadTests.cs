@@ -1,5 +1,5 @@
-using System.Diagnostics;
 using System.Security.Cryptography;
+using Rho.TestSupport;
 using static TorchSharp.torch;
 
 namespace Rho.Model.Tests;
@@ -7,8 +7,6 @@ namespace Rho.Model.Tests;
 /// <summary>What Save writes, as another program reads it: Python that follows the published layout, of files and of the index.</summary>
 public sealed class PythonReadTests : IDisposable
 {
-    private const string Python = "/usr/bin/python3";
-
     private const string Script = """
         import hashlib, json, os, struct, sys
         folder = sys.argv[1]
@@ -45,7 +43,7 @@ public sealed class PythonReadTests : IDisposable
     [InlineData("mistral", "MistralForCausalLM", ComputeType.BFloat16, 5_000_000_000)]
     public async Task Save_AnyShards_PythonReadsEveryTensor(string kind, string architecture, ComputeType compute, long shardBytes)
     {
-        Assert.SkipUnless(File.Exists(Python), $"there is no {Python}");
+        await DebianPython.NeedAsync();
         using var model = LanguageModel.Load(Path.Combine(NumericsTests.Data, kind), CPU, compute);
         var copy = Path.Combine(_folder, "copy");
         model.Save(copy, tokenizer: null, shardBytes);
@@ -53,17 +51,6 @@ public sealed class PythonReadTests : IDisposable
         var expected = new List<string> { $"{architecture} {dtype}" };
         foreach (var span in model.Layout.Spans.OrderBy(span => span.Name, StringComparer.Ordinal))
             expected.Add($"{span.Name} {type} [{string.Join(", ", span.Shape)}] {Convert.ToHexStringLower(SHA256.HashData(model.Flat.narrow(0, span.Offset, span.Count).bytes))}");
-        Assert.Equal(expected, (await RunAsync(copy)).Split('\n', StringSplitOptions.RemoveEmptyEntries));
-    }
-
-    private static async Task<string> RunAsync(string folder)
-    {
-        using var patience = new CancellationTokenSource(TimeSpan.FromSeconds(60));
-        using var python = Process.Start(new ProcessStartInfo(Python, ["-c", Script, folder]) { RedirectStandardOutput = true, RedirectStandardError = true, UseShellExecute = false })!;
-        var errors = python.StandardError.ReadToEndAsync(patience.Token);
-        var output = await python.StandardOutput.ReadToEndAsync(patience.Token);
-        await python.WaitForExitAsync(patience.Token);
-        Assert.Equal("", await errors);
-        return output;
+        Assert.Equal(expected, (await DebianPython.RunAsync(["-c", Script, copy])).Split('\n', StringSplitOptions.RemoveEmptyEntries));
     }
 }

@@ -126,7 +126,7 @@ public abstract class LossStoreTests
 public sealed class FolderLossStoreTests : LossStoreTests, IDisposable
 {
     private readonly ScoringMetrics _metrics = new();
-    private readonly TempFolder _folder = new();
+    private readonly TemporaryFolder _folder = new();
 
     public void Dispose()
     {
@@ -373,9 +373,9 @@ public sealed class RedisLossStoreTests : LossStoreTests, IAsyncLifetime
     {
         var port = _redis!.Port;
         _redis.Kill();
-        var error = await Assert.ThrowsAsync<RhoException>(() => StoreAsync()).WaitAsync(TestData.Patience);
+        var error = await Assert.ThrowsAsync<RhoException>(() => StoreAsync()).WaitAsync(TestScoring.Patience);
         Assert.Contains($"127.0.0.1:{port}", error.Message, StringComparison.Ordinal);
-        await using var optional = await StoreAsync(optional: true).WaitAsync(TestData.Patience);
+        await using var optional = await StoreAsync(optional: true).WaitAsync(TestScoring.Patience);
         Assert.False(optional.Available);
         await _redis.RestartAsync();
         await EventuallyAsync(() => optional.Available);
@@ -390,7 +390,7 @@ public sealed class RedisLossStoreTests : LossStoreTests, IAsyncLifetime
 
     private static async Task EventuallyAsync(Func<bool> condition)
     {
-        using var patience = new CancellationTokenSource(TestData.Patience);
+        using var patience = new CancellationTokenSource(TestScoring.Patience);
         while (!condition()) await Task.Delay(20, patience.Token);
     }
 

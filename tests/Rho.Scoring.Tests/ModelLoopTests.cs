@@ -17,7 +17,7 @@ public sealed class ModelLoopTests
 
         var scored = works.Select(loop.ScoreAsync).ToList();
         gate.Set(); // once all wait: how they are packed is not a matter of timing
-        await Task.WhenAll(scored).WaitAsync(TestData.Patience);
+        await Task.WhenAll(scored).WaitAsync(TestScoring.Patience);
 
         Assert.InRange(model.Batches, 1, 100);
         foreach (var work in works)
@@ -47,7 +47,7 @@ public sealed class ModelLoopTests
 
         var scored = works.Select(loop.ScoreAsync).ToList();
         gate.Set(); // once all wait
-        await Task.WhenAll([hold, .. scored]).WaitAsync(TestData.Patience);
+        await Task.WhenAll([hold, .. scored]).WaitAsync(TestScoring.Patience);
 
         Assert.Equal(works.Sum(work => work.Count) + 5, batches.Sum());
         Assert.All(batches, count => Assert.InRange(count, 1, 4096));
@@ -61,7 +61,7 @@ public sealed class ModelLoopTests
         using var model = new HashModel();
         using var loop = new ModelLoop(model, 4096, metrics);
         var works = new[] { FairQueueTests.Work("c", 5000, mayShare: true), FairQueueTests.Work("c", 4500, mayShare: true) };
-        await Task.WhenAll(works.Select(loop.ScoreAsync)).WaitAsync(TestData.Patience);
+        await Task.WhenAll(works.Select(loop.ScoreAsync)).WaitAsync(TestScoring.Patience);
         Assert.Equal(2, model.Batches);
     }
 
@@ -78,9 +78,9 @@ public sealed class ModelLoopTests
         var last = loop.ScoreAsync(FairQueueTests.Work("c", 30));
 
         await cancel.CancelAsync();
-        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => cancelled).WaitAsync(TestData.Patience);
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => cancelled).WaitAsync(TestScoring.Patience);
         gate.Set();
-        await Task.WhenAll(first, last).WaitAsync(TestData.Patience);
+        await Task.WhenAll(first, last).WaitAsync(TestScoring.Patience);
 
         Assert.Equal(40, model.TokensScored);
     }
@@ -104,9 +104,9 @@ public sealed class ModelLoopTests
         var bad = loop.ScoreAsync(poison);
 
         gate.Set();
-        await Task.WhenAll([hold, .. good]).WaitAsync(TestData.Patience);
-        await Assert.ThrowsAsync<InvalidOperationException>(() => bad).WaitAsync(TestData.Patience);
-        await loop.ScoreAsync(FairQueueTests.Work("after", 5)).WaitAsync(TestData.Patience);
+        await Task.WhenAll([hold, .. good]).WaitAsync(TestScoring.Patience);
+        await Assert.ThrowsAsync<InvalidOperationException>(() => bad).WaitAsync(TestScoring.Patience);
+        await loop.ScoreAsync(FairQueueTests.Work("after", 5)).WaitAsync(TestScoring.Patience);
     }
 
     [Fact]
@@ -119,7 +119,7 @@ public sealed class ModelLoopTests
 
         loop.Dispose();
 
-        foreach (var work in works) await Assert.ThrowsAsync<UnavailableException>(() => work).WaitAsync(TestData.Patience);
+        foreach (var work in works) await Assert.ThrowsAsync<UnavailableException>(() => work).WaitAsync(TestScoring.Patience);
     }
 }
 

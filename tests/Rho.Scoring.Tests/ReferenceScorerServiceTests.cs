@@ -13,7 +13,7 @@ namespace Rho.Scoring.Tests;
 /// <summary>The service on the wire: what the messages hold, and which status each mistake gets.</summary>
 public sealed class ReferenceScorerServiceTests : IAsyncLifetime
 {
-    private readonly TempFolder _folder = new();
+    private readonly TemporaryFolder _folder = new();
     private readonly HashModel _model = new();
     private ScoringHost _host = null!;
     private GrpcChannel _channel = null!;
@@ -22,14 +22,14 @@ public sealed class ReferenceScorerServiceTests : IAsyncLifetime
 
     public async ValueTask InitializeAsync()
     {
-        _host = await TestData.StartAsync(_model, new ScoringOptions { CacheDirectory = _folder["cache"], MaxSequenceLength = 5000, MaxShardTokens = 1_000_000 });
+        _host = await TestScoring.StartAsync(_model, new ScoringOptions { CacheDirectory = _folder["cache"], MaxSequenceLength = 5000, MaxShardTokens = 1_000_000 });
         _channel = GrpcChannel.ForAddress(_host.Address);
     }
 
     public async ValueTask DisposeAsync()
     {
         _channel.Dispose();
-        await _host.DisposeAsync().AsTask().WaitAsync(TestData.Patience);
+        await _host.DisposeAsync().AsTask().WaitAsync(TestScoring.Patience);
         _folder.Dispose();
     }
 
@@ -66,7 +66,7 @@ public sealed class ReferenceScorerServiceTests : IAsyncLifetime
     [Fact]
     public async Task ScoreShard_TwoTimes_TokensCrossTheWireOnce()
     {
-        using var shard = TestData.Shard(_folder["shard"], 60, 700, withDocuments: true);
+        using var shard = TestScoring.Shard(_folder["shard"], 60, 700, withDocuments: true);
         var (first, source) = await ScoreShardAsync(shard, Wire.LossEncoding.F32);
         Assert.Equal(LossSource.Scored, source);
         Assert.Equal(Expected(shard), MemoryMarshal.Cast<byte, float>(first).ToArray());
@@ -78,7 +78,7 @@ public sealed class ReferenceScorerServiceTests : IAsyncLifetime
     [Fact]
     public async Task ScoreShard_EveryMessage_IsUnder85000Bytes()
     {
-        using var shard = TestData.Shard(_folder["shard"], 8, 5000);
+        using var shard = TestScoring.Shard(_folder["shard"], 8, 5000);
         await ScoreShardAsync(shard, Wire.LossEncoding.F32, inspect: message => Assert.True(message.CalculateSize() < 85_000));
     }
 
@@ -132,8 +132,8 @@ public sealed class ReferenceScorerServiceTests : IAsyncLifetime
     [Fact]
     public async Task ScoreShard_TokensOfAnotherShard_IsDataLoss()
     {
-        using var shard = TestData.Shard(_folder["shard"], 60, 700);
-        using var other = TestData.Shard(_folder["other"], 60, 700, seed: 2);
+        using var shard = TestScoring.Shard(_folder["shard"], 60, 700);
+        using var other = TestScoring.Shard(_folder["other"], 60, 700, seed: 2);
         var error = await Assert.ThrowsAsync<RpcException>(() => ScoreShardAsync(shard, Wire.LossEncoding.F16, tokensOf: other));
         Assert.Equal(StatusCode.DataLoss, error.StatusCode);
     }
@@ -143,9 +143,9 @@ public sealed class ReferenceScorerServiceTests : IAsyncLifetime
     [InlineData(10_000)] // a chunk is one sequence in two messages (F32 with entropies)
     public async Task ScoreShard_WhenTheServiceStops_EndsWithTheSequenceReached(int length)
     {
-        using var shard = TestData.Shard(_folder["shard"], 140_000 / length, length);
+        using var shard = TestScoring.Shard(_folder["shard"], 140_000 / length, length);
         // The stream is open when the service stops, however slow or quick the machine is: the probe and two chunks are scored, no more.
-        var host = await TestData.StartAsync(new HashModel { HoldAfter = 3 });
+        var host = await TestScoring.StartAsync(new HashModel { HoldAfter = 3 });
         using var channel = GrpcChannel.ForAddress(host.Address);
         using var call = await OpenAsync(new ReferenceScorer.ReferenceScorerClient(channel), shard, Wire.LossEncoding.F32, entropy: true);
         var received = 0L;
@@ -160,7 +160,7 @@ public sealed class ReferenceScorerServiceTests : IAsyncLifetime
                 stopping ??= host.DisposeAsync().AsTask();
             }
         });
-        await stopping!.WaitAsync(TestData.Patience);
+        await stopping!.WaitAsync(TestScoring.Patience);
         Assert.True(error.StatusCode == StatusCode.Unavailable, error.ToString());
         Assert.Equal((received / length).ToString(), error.GetRpcStatus()!.GetDetail<Google.Rpc.ErrorInfo>()!.Metadata["sequence_reached"]);
         Assert.InRange(received, 1, 2 * 16_384);
@@ -210,7 +210,7 @@ public sealed class ReferenceScorerServiceTests : IAsyncLifetime
     [Fact]
     public async Task Score_ClientVanishes_LeavesNothingBehind()
     {
-        var host = await TestData.StartAsync(new HashModel { Rate = 1000 });
+        var host = await TestScoring.StartAsync(new HashModel { Rate = 1000 });
         using (var channel = GrpcChannel.ForAddress(host.Address))
         {
             var client = new ReferenceScorer.ReferenceScorerClient(channel);
@@ -225,14 +225,14 @@ public sealed class ReferenceScorerServiceTests : IAsyncLifetime
             await EventuallyAsync(async () => await client.InfoAsync(new InfoRequest(), deadline: Deadline()) is { QueuedTokens: 0, Streams: 0 });
         }
 
-        await host.DisposeAsync().AsTask().WaitAsync(TestData.Patience);
+        await host.DisposeAsync().AsTask().WaitAsync(TestScoring.Patience);
     }
 
     [Fact]
     public async Task Coverage_TellsCachedFromMissing()
     {
-        using var cached = TestData.Shard(_folder["a"], 60, 700);
-        using var missing = TestData.Shard(_folder["b"], 60, 700, seed: 9);
+        using var cached = TestScoring.Shard(_folder["a"], 60, 700);
+        using var missing = TestScoring.Shard(_folder["b"], 60, 700, seed: 9);
         await ScoreShardAsync(cached, Wire.LossEncoding.F16);
         var request = new CoverageRequest { Shards = { ShardOf(missing), ShardOf(cached) } };
         var coverage = await Client.CoverageAsync(request, deadline: Deadline());
@@ -244,8 +244,8 @@ public sealed class ReferenceScorerServiceTests : IAsyncLifetime
     [Fact]
     public async Task Streams_PastTheLimit_AreRefusedWithATimeToRetry()
     {
-        using var shard = TestData.Shard(_folder["shard"], 60, 700);
-        var host = await TestData.StartAsync(new HashModel { Rate = 5000 }, new ScoringOptions { MaxStreams = 1 });
+        using var shard = TestScoring.Shard(_folder["shard"], 60, 700);
+        var host = await TestScoring.StartAsync(new HashModel { Rate = 5000 }, new ScoringOptions { MaxStreams = 1 });
         using (var channel = GrpcChannel.ForAddress(host.Address))
         {
             var client = new ReferenceScorer.ReferenceScorerClient(channel);
@@ -257,17 +257,17 @@ public sealed class ReferenceScorerServiceTests : IAsyncLifetime
             Assert.Equal("1", error.Trailers.GetValue("retry-after"));
         }
 
-        await host.DisposeAsync().AsTask().WaitAsync(TestData.Patience);
+        await host.DisposeAsync().AsTask().WaitAsync(TestScoring.Patience);
     }
 
     [Fact]
     public async Task Metrics_AfterWork_AreScraped()
     {
-        using var shard = TestData.Shard(_folder["shard"], 60, 700);
+        using var shard = TestScoring.Shard(_folder["shard"], 60, 700);
         await ScoreShardAsync(shard, Wire.LossEncoding.F16);
         await ScoreShardAsync(shard, Wire.LossEncoding.F16);
         using var http = new HttpClient();
-        var text = await http.GetStringAsync(new Uri(_host.HttpAddress!, "/metrics")).WaitAsync(TestData.Patience);
+        var text = await http.GetStringAsync(new Uri(_host.HttpAddress!, "/metrics")).WaitAsync(TestScoring.Patience);
         Assert.Contains("rho_scoring_tokens_scored", text, StringComparison.Ordinal);
         Assert.Contains("rho_scoring_queue_tokens", text, StringComparison.Ordinal);
         Assert.Contains("rho_scoring_tokens_from_cache", text, StringComparison.Ordinal);
@@ -276,11 +276,11 @@ public sealed class ReferenceScorerServiceTests : IAsyncLifetime
     [Fact]
     public async Task Start_CacheHoldsScoresOfAnotherModelUnderThisFingerprint_IsRefused()
     {
-        var error = await Assert.ThrowsAsync<MismatchException>(() => TestData.StartAsync(new HashModel { Shift = 1 }, new ScoringOptions { CacheDirectory = _folder["cache"] }));
+        var error = await Assert.ThrowsAsync<MismatchException>(() => TestScoring.StartAsync(new HashModel { Shift = 1 }, new ScoringOptions { CacheDirectory = _folder["cache"] }));
         Assert.Contains("probe batch", error.Message, StringComparison.Ordinal);
     }
 
-    private static DateTime Deadline() => DateTime.UtcNow + TestData.Patience;
+    private static DateTime Deadline() => DateTime.UtcNow + TestScoring.Patience;
 
     private static float[] Expected(TokenShard shard)
     {
@@ -319,7 +319,7 @@ public sealed class ReferenceScorerServiceTests : IAsyncLifetime
 
     private static async Task EventuallyAsync(Func<Task<bool>> condition)
     {
-        using var patience = new CancellationTokenSource(TestData.Patience);
+        using var patience = new CancellationTokenSource(TestScoring.Patience);
         while (!await condition()) await Task.Delay(20, patience.Token);
     }
 

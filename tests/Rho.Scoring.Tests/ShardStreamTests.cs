@@ -9,7 +9,7 @@ namespace Rho.Scoring.Tests;
 /// <summary>One shard's way to one client: leading, following, taking over, resuming, without a store and with one that fails.</summary>
 public sealed class ShardStreamTests : IDisposable
 {
-    private readonly TempFolder _folder = new();
+    private readonly TemporaryFolder _folder = new();
     private readonly ScoringMetrics _metrics = new();
     private readonly List<ServedReference> _references = [];
 
@@ -25,16 +25,16 @@ public sealed class ShardStreamTests : IDisposable
     [InlineData(false)]
     public async Task Run_NothingCached_GivesTheModelsLosses(bool documentsSeeEachOther)
     {
-        using var shard = TestData.Shard(_folder["shard"], 100, 700, withDocuments: true);
+        using var shard = TestScoring.Shard(_folder["shard"], 100, 700, withDocuments: true);
         var (losses, asked) = await ReadAsync(await ServeAsync(new HashModel()), new NoLossStore(), shard, documentsSeeEachOther);
-        Assert.Equal(TestData.Expected(shard, documentsSeeEachOther), losses);
+        Assert.Equal(TestScoring.Expected(shard, documentsSeeEachOther), losses);
         Assert.True(asked);
     }
 
     [Fact]
     public async Task Run_SecondTime_ComesFromTheStoreWithoutTokens()
     {
-        using var shard = TestData.Shard(_folder["shard"], 100, 700);
+        using var shard = TestScoring.Shard(_folder["shard"], 100, 700);
         var model = new HashModel();
         var reference = await ServeAsync(model);
         var (first, _) = await ReadAsync(reference, Store(), shard);
@@ -55,7 +55,7 @@ public sealed class ShardStreamTests : IDisposable
     public async Task Run_FromAnySequence_GivesTheSameBytes(int first)
     {
         // The model's losses depend on how many sequences share a batch; the grid must not depend on where a stream begins.
-        using var shard = TestData.Shard(_folder["shard"], 100, 700);
+        using var shard = TestScoring.Shard(_folder["shard"], 100, 700);
         var reference = await ServeAsync(new HashModel { DependsOnBatch = true });
         var (all, _) = await ReadAsync(reference, new NoLossStore(), shard);
         var (rest, _) = await ReadAsync(reference, new NoLossStore(), shard, first: first);
@@ -65,15 +65,15 @@ public sealed class ShardStreamTests : IDisposable
     [Fact]
     public async Task Run_SequencesLongerThanAChunk_AreChunksOfTheirOwn()
     {
-        using var shard = TestData.Shard(_folder["shard"], 3, 40_000, vocabularySize: 1000);
+        using var shard = TestScoring.Shard(_folder["shard"], 3, 40_000, vocabularySize: 1000);
         var (losses, _) = await ReadAsync(await ServeAsync(new HashModel()), Store(), shard);
-        Assert.Equal(TestData.Expected(shard, true), losses);
+        Assert.Equal(TestScoring.Expected(shard, true), losses);
     }
 
     [Fact]
     public async Task Run_EmptyShard_EndsAtOnce()
     {
-        using var shard = TestData.Shard(_folder["shard"], 0, 10);
+        using var shard = TestScoring.Shard(_folder["shard"], 0, 10);
         var (losses, asked) = await ReadAsync(await ServeAsync(new HashModel()), Store(), shard);
         Assert.Empty(losses);
         Assert.False(asked);
@@ -82,7 +82,7 @@ public sealed class ShardStreamTests : IDisposable
     [Fact]
     public async Task Run_ManyStreamsAtOnce_ScoreEachChunkOnce()
     {
-        using var shard = TestData.Shard(_folder["shard"], 100, 700);
+        using var shard = TestScoring.Shard(_folder["shard"], 100, 700);
         var models = Enumerable.Range(0, 3).Select(_ => new HashModel { Rate = 200_000 }).ToList();
         var streams = new List<Task<(float[] Losses, bool Asked)>>();
         foreach (var model in models)
@@ -91,8 +91,8 @@ public sealed class ShardStreamTests : IDisposable
             for (var i = 0; i < 3; i++) streams.Add(ReadAsync(reference, Store(), shard));
         }
 
-        var results = await Task.WhenAll(streams).WaitAsync(TestData.Patience);
-        var expected = TestData.Expected(shard, true);
+        var results = await Task.WhenAll(streams).WaitAsync(TestScoring.Patience);
+        var expected = TestScoring.Expected(shard, true);
         Assert.All(results, result => Assert.Equal(expected, result.Losses));
         Assert.Equal(1, results.Count(result => result.Asked));
         Assert.Equal(70_000, models.Sum(model => model.TokensScored - 256));
@@ -101,7 +101,7 @@ public sealed class ShardStreamTests : IDisposable
     [Fact]
     public async Task Run_LeaderGoes_FollowerTakesOverAndScoresOnlyTheRest()
     {
-        using var shard = TestData.Shard(_folder["shard"], 200, 700);
+        using var shard = TestScoring.Shard(_folder["shard"], 200, 700);
         var (slow, other) = (new HashModel { Rate = 100_000 }, new HashModel());
         using var leave = new CancellationTokenSource();
         var (store, reference) = (Store(), await ServeAsync(slow));
@@ -117,8 +117,8 @@ public sealed class ShardStreamTests : IDisposable
         await WaitForAsync(() => slow.TokensScored > 256);
         var (losses, _) = await ReadAsync(await ServeAsync(other), Store(), shard);
 
-        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => leading).WaitAsync(TestData.Patience);
-        Assert.Equal(TestData.Expected(shard, true), losses);
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => leading).WaitAsync(TestScoring.Patience);
+        Assert.Equal(TestScoring.Expected(shard, true), losses);
         // The leader's chunk in flight may be scored again, no more.
         Assert.InRange(slow.TokensScored + other.TokensScored - 512, 140_000, 140_000 + 2 * 16_100);
         Assert.InRange(other.TokensScored, 1, 120_000);
@@ -127,25 +127,25 @@ public sealed class ShardStreamTests : IDisposable
     [Fact]
     public async Task Run_LeaderHoldsTheLeaseAndDoesNothing_FollowerScoresForItself()
     {
-        using var shard = TestData.Shard(_folder["shard"], 30, 700);
+        using var shard = TestScoring.Shard(_folder["shard"], 30, 700);
         var key = new ScoreKey(new HashModel().Fingerprint, shard.Sha256, "", new ScoreFormat(LossEncoding.F16), new ChunkGrid(30, 700));
         await using var stuck = await Store().TryLeaseAsync(key, 0, default);
         var options = new ScoringOptions { FollowPatience = TimeSpan.FromMilliseconds(300) };
         var (losses, _) = await ReadAsync(await ServeAsync(new HashModel()), Store(), shard, options: options);
-        Assert.Equal(TestData.Expected(shard, true), losses);
+        Assert.Equal(TestScoring.Expected(shard, true), losses);
     }
 
     [Fact]
     public async Task Run_SlowReader_KeepsNobodyWaitingAndHoldsLittle()
     {
-        using var shard = TestData.Shard(_folder["shard"], 300, 700);
+        using var shard = TestScoring.Shard(_folder["shard"], 300, 700);
         var reference = await ServeAsync(new HashModel());
         using var stop = new CancellationTokenSource();
         await using var slow = StreamAsync(reference, Store(), shard, cancellation: stop.Token).GetAsyncEnumerator();
-        Assert.True(await slow.MoveNextAsync().AsTask().WaitAsync(TestData.Patience));
+        Assert.True(await slow.MoveNextAsync().AsTask().WaitAsync(TestScoring.Patience));
 
-        var (losses, asked) = await ReadAsync(reference, Store(), shard).WaitAsync(TestData.Patience);
-        Assert.Equal(TestData.Expected(shard, true), losses);
+        var (losses, asked) = await ReadAsync(reference, Store(), shard).WaitAsync(TestScoring.Patience);
+        Assert.Equal(TestScoring.Expected(shard, true), losses);
         Assert.False(asked);
         Assert.Equal(0, reference.Admission.QueuedTokens);
         await stop.CancelAsync();
@@ -154,12 +154,12 @@ public sealed class ShardStreamTests : IDisposable
     [Fact]
     public async Task Run_WithoutStoreSlowReader_StopsScoringAhead()
     {
-        using var shard = TestData.Shard(_folder["shard"], 600, 700);
+        using var shard = TestScoring.Shard(_folder["shard"], 600, 700);
         var model = new HashModel();
         var reference = await ServeAsync(model);
         using var stop = new CancellationTokenSource();
         await using var slow = StreamAsync(reference, new NoLossStore(), shard, cancellation: stop.Token).GetAsyncEnumerator();
-        Assert.True(await slow.MoveNextAsync().AsTask().WaitAsync(TestData.Patience));
+        Assert.True(await slow.MoveNextAsync().AsTask().WaitAsync(TestScoring.Patience));
         await Task.Delay(500);
         Assert.InRange(model.TokensScored, 1, 9 * 16_384);
         await stop.CancelAsync();
@@ -168,14 +168,14 @@ public sealed class ShardStreamTests : IDisposable
     [Fact]
     public async Task Run_ClientLeaves_FreesQueueAndLease()
     {
-        using var shard = TestData.Shard(_folder["shard"], 300, 700);
+        using var shard = TestScoring.Shard(_folder["shard"], 300, 700);
         var reference = await ServeAsync(new HashModel { Rate = 50_000 });
         using var leave = new CancellationTokenSource();
         var reading = Task.Run(async () =>
         {
             await foreach (var _ in StreamAsync(reference, Store(), shard, cancellation: leave.Token)) await leave.CancelAsync();
         });
-        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => reading).WaitAsync(TestData.Patience);
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => reading).WaitAsync(TestScoring.Patience);
 
         Assert.Equal(0, reference.Admission.QueuedTokens);
         Assert.False(reference.Loop.State.HasWork);
@@ -186,7 +186,7 @@ public sealed class ShardStreamTests : IDisposable
     [Fact]
     public async Task Run_StoreFailsAndComesBack_LosesNoLossAndCachesAgain()
     {
-        using var shard = TestData.Shard(_folder["shard"], 300, 700);
+        using var shard = TestScoring.Shard(_folder["shard"], 300, 700);
         var store = new FlakyStore(Store());
         var model = new HashModel { Rate = 150_000 };
         var reference = await ServeAsync(model);
@@ -197,7 +197,7 @@ public sealed class ShardStreamTests : IDisposable
             store.IsAway = losses.Count is > 30_000 and < 90_000;
         }
 
-        Assert.Equal(TestData.Expected(shard, true), losses);
+        Assert.Equal(TestScoring.Expected(shard, true), losses);
         var present = await Store().PresentAsync(new ScoreKey(reference.Fingerprint, shard.Sha256, "", new ScoreFormat(LossEncoding.F16), new ChunkGrid(300, 700)), 0, 14, default);
         Assert.True(present[0]);
         Assert.Contains(false, present);
@@ -208,14 +208,14 @@ public sealed class ShardStreamTests : IDisposable
     [Fact]
     public async Task Run_TokensOfAnotherShard_IsDataLossAndCachesNothing()
     {
-        using var shard = TestData.Shard(_folder["shard"], 30, 700);
-        using var other = TestData.Shard(_folder["other"], 30, 700, seed: 2);
+        using var shard = TestScoring.Shard(_folder["shard"], 30, 700);
+        using var other = TestScoring.Shard(_folder["other"], 30, 700, seed: 2);
         var reference = await ServeAsync(new HashModel());
         await using var stream = new ShardStream(Requests.Of(shard), reference, Store(), new VerifiedShards(), new ScoringOptions(), Requests.Source(other), _metrics, NullLogger.Instance);
         await Assert.ThrowsAsync<CorruptDataException>(async () =>
         {
             await foreach (var _ in stream.RunAsync(default)) { }
-        }).WaitAsync(TestData.Patience);
+        }).WaitAsync(TestScoring.Patience);
 
         var key = new ScoreKey(reference.Fingerprint, shard.Sha256, "", new ScoreFormat(LossEncoding.F16), new ChunkGrid(30, 700));
         Assert.DoesNotContain(true, await Store().PresentAsync(key, 0, key.Grid.Chunks, default));
@@ -226,10 +226,10 @@ public sealed class ShardStreamTests : IDisposable
     [Fact]
     public async Task Run_ShardMetBefore_AsksForTheTokensOfMissingChunksOnly()
     {
-        using var shard = TestData.Shard(_folder["shard"], 300, 700, withDocuments: true);
+        using var shard = TestScoring.Shard(_folder["shard"], 300, 700, withDocuments: true);
         var reference = await ServeAsync(new HashModel());
         var verified = new VerifiedShards();
-        var expected = TestData.Expected(shard, false);
+        var expected = TestScoring.Expected(shard, false);
 
         // Nobody has seen the shard: all of it, whatever is wanted.
         var (losses, asked) = await ReadRangesAsync(reference, new NoLossStore(), verified, shard, 50, 60);
@@ -255,20 +255,20 @@ public sealed class ShardStreamTests : IDisposable
     [Fact]
     public async Task Run_StreamsOfOneShardAtTheSameTime_SeeAllOfItOnce()
     {
-        using var shard = TestData.Shard(_folder["shard"], 300, 700);
+        using var shard = TestScoring.Shard(_folder["shard"], 300, 700);
         var reference = await ServeAsync(new HashModel());
         var verified = new VerifiedShards();
         var results = await Task.WhenAll(Enumerable.Range(0, 6).Select(i => Task.Run(() => ReadRangesAsync(reference, new NoLossStore(), verified, shard, 50 * i, 50 * (i + 1)))))
-            .WaitAsync(TestData.Patience);
-        Assert.Equal(TestData.Expected(shard, true), results.SelectMany(result => result.Losses));
+            .WaitAsync(TestScoring.Patience);
+        Assert.Equal(TestScoring.Expected(shard, true), results.SelectMany(result => result.Losses));
         Assert.Single(results, result => result.Asked.Single().Count == 0);
     }
 
     [Fact]
     public async Task Run_RangeWithOtherTokensOrLayout_IsDataLossAndCachesNothing()
     {
-        using var shard = TestData.Shard(_folder["shard"], 60, 700, withDocuments: true);
-        using var other = TestData.Shard(_folder["other"], 60, 700, seed: 2, withDocuments: true);
+        using var shard = TestScoring.Shard(_folder["shard"], 60, 700, withDocuments: true);
+        using var other = TestScoring.Shard(_folder["other"], 60, 700, seed: 2, withDocuments: true);
         var reference = await ServeAsync(new HashModel());
         var verified = new VerifiedShards();
         await ReadRangesAsync(reference, new NoLossStore(), verified, shard, 0, 1);
@@ -276,7 +276,7 @@ public sealed class ShardStreamTests : IDisposable
         foreach (var (sent, documentsSeeEachOther) in new[] { (other, false), (shard, true) })
         {
             await Assert.ThrowsAsync<CorruptDataException>(() => ReadRangesAsync(reference, Store(), verified, shard, 30, 40, new RangeSource(sent, documentsSeeEachOther)))
-                .WaitAsync(TestData.Patience);
+                .WaitAsync(TestScoring.Patience);
         }
 
         var key = new ScoreKey(reference.Fingerprint, shard.Sha256, Requests.Of(shard, false).LayoutSha256, new ScoreFormat(LossEncoding.F16), new ChunkGrid(60, 700));
@@ -287,29 +287,29 @@ public sealed class ShardStreamTests : IDisposable
     [Fact]
     public async Task Run_FirstStreamOfAShardFails_NextOneSeesAllOfIt()
     {
-        using var shard = TestData.Shard(_folder["shard"], 60, 700);
-        using var other = TestData.Shard(_folder["other"], 60, 700, seed: 2);
+        using var shard = TestScoring.Shard(_folder["shard"], 60, 700);
+        using var other = TestScoring.Shard(_folder["other"], 60, 700, seed: 2);
         var reference = await ServeAsync(new HashModel());
         var verified = new VerifiedShards();
         await Assert.ThrowsAsync<CorruptDataException>(() => ReadRangesAsync(reference, new NoLossStore(), verified, shard, 0, 60, new RangeSource(other, false)))
-            .WaitAsync(TestData.Patience);
-        var (losses, asked) = await ReadRangesAsync(reference, new NoLossStore(), verified, shard, 30, 40).WaitAsync(TestData.Patience);
-        Assert.Equal(TestData.Expected(shard, true)[(30 * 700)..(40 * 700)], losses);
+            .WaitAsync(TestScoring.Patience);
+        var (losses, asked) = await ReadRangesAsync(reference, new NoLossStore(), verified, shard, 30, 40).WaitAsync(TestScoring.Patience);
+        Assert.Equal(TestScoring.Expected(shard, true)[(30 * 700)..(40 * 700)], losses);
         Assert.Equal([], Assert.Single(asked));
     }
 
     [Fact]
     public async Task Run_CachedChunksVanishBehindARange_AreAskedForAndScored()
     {
-        using var shard = TestData.Shard(_folder["shard"], 1600, 700);
+        using var shard = TestScoring.Shard(_folder["shard"], 1600, 700);
         var reference = await ServeAsync(new HashModel());
         var verified = new VerifiedShards();
         await ReadRangesAsync(reference, new NoLossStore(), verified, shard, 0, 1);
 
         // All but the first segment's chunks are said to be stored until the stream has begun; they never were.
         var store = new ForgetfulStore(Store(), ChunkGrid.SegmentChunks);
-        var (losses, asked) = await ReadRangesAsync(reference, store, verified, shard, 0, 1600).WaitAsync(TestData.Patience);
-        Assert.Equal(TestData.Expected(shard, true), losses);
+        var (losses, asked) = await ReadRangesAsync(reference, store, verified, shard, 0, 1600).WaitAsync(TestScoring.Patience);
+        Assert.Equal(TestScoring.Expected(shard, true), losses);
         Assert.Equal([new SequenceRange(0, 23 * ChunkGrid.SegmentChunks)], asked[0]);
         Assert.Equal(1600, asked.Sum(ranges => ranges.Sum(range => range.End - range.First)));
         Assert.True(asked.Count > 1);
@@ -318,7 +318,7 @@ public sealed class ShardStreamTests : IDisposable
     [Fact]
     public async Task Run_ClientSendsNoTokens_EndsAndFreesTheLease()
     {
-        using var shard = TestData.Shard(_folder["shard"], 30, 700);
+        using var shard = TestScoring.Shard(_folder["shard"], 30, 700);
         var reference = await ServeAsync(new HashModel());
         var options = new ScoringOptions { UploadPatience = TimeSpan.FromMilliseconds(200) };
         await using var stream = new ShardStream(
@@ -331,16 +331,16 @@ public sealed class ShardStreamTests : IDisposable
         await Assert.ThrowsAsync<UnavailableException>(async () =>
         {
             await foreach (var _ in stream.RunAsync(default)) { }
-        }).WaitAsync(TestData.Patience);
+        }).WaitAsync(TestScoring.Patience);
         var (losses, _) = await ReadAsync(reference, Store(), shard);
-        Assert.Equal(TestData.Expected(shard, true), losses);
+        Assert.Equal(TestScoring.Expected(shard, true), losses);
     }
 
     [Fact]
     public async Task Run_QueueFull_IsRefusedWithATimeAndLeavesNoLease()
     {
-        using var shard = TestData.Shard(_folder["shard"], 100, 700);
-        using var other = TestData.Shard(_folder["other"], 100, 700, seed: 3);
+        using var shard = TestScoring.Shard(_folder["shard"], 100, 700);
+        using var other = TestScoring.Shard(_folder["other"], 100, 700, seed: 3);
         var options = new ScoringOptions { MaxQueuedTokens = 100_000 };
         var reference = await ServeAsync(new HashModel { Rate = 10_000 }, options);
         using var stop = new CancellationTokenSource();
@@ -349,12 +349,12 @@ public sealed class ShardStreamTests : IDisposable
             await foreach (var _ in StreamAsync(reference, Store(), shard, options: options, cancellation: stop.Token)) { }
         });
         await WaitForAsync(() => reference.Admission.QueuedTokens > 60_000);
-        var refused = await Assert.ThrowsAsync<OverloadedException>(() => ReadAsync(reference, Store(), other, options: options)).WaitAsync(TestData.Patience);
+        var refused = await Assert.ThrowsAsync<OverloadedException>(() => ReadAsync(reference, Store(), other, options: options)).WaitAsync(TestScoring.Patience);
         Assert.InRange(refused.RetryAfter.TotalSeconds, 1, 60);
         var key = new ScoreKey(reference.Fingerprint, other.Sha256, "", new ScoreFormat(LossEncoding.F16), new ChunkGrid(100, 700));
         Assert.False(await Store().IsLeasedAsync(key, default));
         await stop.CancelAsync();
-        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => first).WaitAsync(TestData.Patience);
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => first).WaitAsync(TestScoring.Patience);
     }
 
     private async Task<(float[] Losses, List<IReadOnlyList<SequenceRange>> Asked)> ReadRangesAsync(
@@ -427,7 +427,7 @@ public sealed class ShardStreamTests : IDisposable
 
     private static async Task WaitForAsync(Func<bool> condition)
     {
-        using var patience = new CancellationTokenSource(TestData.Patience);
+        using var patience = new CancellationTokenSource(TestScoring.Patience);
         while (!condition()) await Task.Delay(5, patience.Token);
     }
 

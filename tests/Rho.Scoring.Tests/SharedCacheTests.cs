@@ -54,7 +54,7 @@ public sealed class SharedCacheTests : IDisposable
             });
             if (round % 2 == 0) await Task.Delay(round % 4);
             await late.DisposeAsync();
-            await using var next = await taking.WaitAsync(TestData.Patience);
+            await using var next = await taking.WaitAsync(TestScoring.Patience);
             Assert.Null(await first.TryLeaseAsync(key, 0, default));
         }
     }
@@ -138,13 +138,13 @@ public sealed class SharedCacheTests : IDisposable
     public async Task Score_LeasesAndChunksVanishMidWay_AllLossesArriveAtAllReplicas(string kind)
     {
         await using var server = await CacheServer.StartAsync(kind);
-        using var folder = new TempFolder();
-        using var shard = TestData.Shard(folder["shard"], 1200, 700);
-        var expected = TestData.Expected(shard, true);
+        using var folder = new TemporaryFolder();
+        using var shard = TestScoring.Shard(folder["shard"], 1200, 700);
+        var expected = TestScoring.Expected(shard, true);
         using var stop = new CancellationTokenSource();
         var evicting = EvictAsync();
         var replicas = Enumerable.Range(0, 3).Select(_ => ScoreAsync()).ToArray();
-        var results = await Task.WhenAll(replicas).WaitAsync(TestData.Patience);
+        var results = await Task.WhenAll(replicas).WaitAsync(TestScoring.Patience);
         await stop.CancelAsync();
         Assert.True(await evicting > 0);
         Assert.All(results, losses => Assert.Equal(expected, losses));
@@ -251,11 +251,11 @@ public sealed class SharedCacheTests : IDisposable
     {
         await using var redis = await RedisServer.StartAsync();
         await redis.CommandAsync("CONFIG", "SET", "requirepass", "secret");
-        var error = await Assert.ThrowsAsync<RhoException>(() => StoreAsync(redis.Address)).WaitAsync(TestData.Patience);
+        var error = await Assert.ThrowsAsync<RhoException>(() => StoreAsync(redis.Address)).WaitAsync(TestScoring.Patience);
         Assert.Contains("password=", error.Message, StringComparison.Ordinal);
         await using var store = await StoreAsync(redis.Address + ",password=secret");
         Assert.Null(store.Trouble);
-        error = await Assert.ThrowsAsync<RhoException>(() => StoreAsync(redis.Address + ",password=wrong-one")).WaitAsync(TestData.Patience);
+        error = await Assert.ThrowsAsync<RhoException>(() => StoreAsync(redis.Address + ",password=wrong-one")).WaitAsync(TestScoring.Patience);
         Assert.DoesNotContain("wrong-one", error.Message, StringComparison.Ordinal);
     }
 
@@ -382,7 +382,7 @@ public sealed class SharedCacheTests : IDisposable
 
     private static async Task EventuallyAsync(Func<bool> condition)
     {
-        using var patience = new CancellationTokenSource(TestData.Patience);
+        using var patience = new CancellationTokenSource(TestScoring.Patience);
         while (!condition()) await Task.Delay(20, patience.Token);
     }
 

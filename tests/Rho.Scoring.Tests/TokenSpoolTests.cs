@@ -7,14 +7,14 @@ namespace Rho.Scoring.Tests;
 
 public sealed class TokenSpoolTests : IDisposable
 {
-    private readonly TempFolder _folder = new();
+    private readonly TemporaryFolder _folder = new();
 
     public void Dispose() => _folder.Dispose();
 
     [Fact]
     public void Read_AfterAllBlocks_GivesTokensAndDocuments()
     {
-        using var shard = TestData.Shard(_folder["s"], 20, 1000, withDocuments: true);
+        using var shard = TestScoring.Shard(_folder["s"], 20, 1000, withDocuments: true);
         var request = Requests.Of(shard, documentsSeeEachOther: false);
         using var spool = new TokenSpool(_folder.Path, request, 1000);
         foreach (var block in Requests.Blocks(shard, documentsSeeEachOther: false, tokensAtOnce: 777)) spool.Append(block);
@@ -34,7 +34,7 @@ public sealed class TokenSpoolTests : IDisposable
     [Fact]
     public void Verify_ChangedToken_IsDataLoss()
     {
-        using var shard = TestData.Shard(_folder["s"], 4, 100);
+        using var shard = TestScoring.Shard(_folder["s"], 4, 100);
         using var spool = new TokenSpool(_folder.Path, Requests.Of(shard), 1000);
         foreach (var block in Requests.Blocks(shard))
         {
@@ -50,7 +50,7 @@ public sealed class TokenSpoolTests : IDisposable
     [Fact]
     public void Verify_OtherLayout_IsDataLoss()
     {
-        using var shard = TestData.Shard(_folder["s"], 4, 100, withDocuments: true);
+        using var shard = TestScoring.Shard(_folder["s"], 4, 100, withDocuments: true);
         using var spool = new TokenSpool(_folder.Path, Requests.Of(shard, documentsSeeEachOther: false), 1000);
         foreach (var block in Requests.Blocks(shard, documentsSeeEachOther: true)) spool.Append(block);
         Assert.Throws<CorruptDataException>(spool.Verify);

@@ -42,11 +42,11 @@ public sealed class BpeTrainerTests
     public void Train_Corpus_MergesWhatHuggingFaceMerges(string name, BpePattern pattern)
     {
         // Hugging Face reads a file line by line, line breaks included.
-        var lines = File.ReadAllText(Path.Combine(TestData.Folder, "corpus.txt")).Split('\n').Select(line => line + "\n").ToList();
+        var lines = File.ReadAllText(Path.Combine(Recorded.Folder, "corpus.txt")).Split('\n').Select(line => line + "\n").ToList();
         lines.RemoveAt(lines.Count - 1);
         var options = new BpeTrainerOptions { VocabularySize = 30_000, Pattern = pattern, MinimumFrequency = 1, BosToken = null, EosToken = null };
         var tokenizer = BpeTrainer.Train(lines, options);
-        var expected = TestData.ReadCompressed("trained.json.gz").GetProperty(name).EnumerateArray().Select(merge => merge[0].GetString() + " " + merge[1].GetString()).ToArray();
+        var expected = Recorded.ReadCompressed("trained.json.gz").GetProperty(name).EnumerateArray().Select(merge => merge[0].GetString() + " " + merge[1].GetString()).ToArray();
         Assert.Equal(expected, Merges(tokenizer));
     }
 

@@ -6,7 +6,7 @@ namespace Rho.Tokenization.Tests;
 public sealed class HuggingFaceTests
 {
     private static readonly string[] Folders =
-        [.. Directory.GetDirectories(Path.Combine(TestData.Folder, "huggingface")).Select(folder => Path.GetFileName(folder)!).Order(StringComparer.Ordinal)];
+        [.. Directory.GetDirectories(Path.Combine(Recorded.Folder, "huggingface")).Select(folder => Path.GetFileName(folder)!).Order(StringComparer.Ordinal)];
 
     public static TheoryData<string> Kinds() => [.. Folders];
 
@@ -17,9 +17,9 @@ public sealed class HuggingFaceTests
         var tokenizer = Load(kind);
         ForEachCase(kind, (text, expected) =>
         {
-            var ids = TestData.Ids(expected.GetProperty("ids"));
+            var ids = Recorded.Ids(expected.GetProperty("ids"));
             Assert.Equal(ids, tokenizer.Encode(text));
-            Assert.Equal(expected.TryGetProperty("special", out var special) ? TestData.Ids(special) : ids, tokenizer.Encode(text, addSpecialTokens: true));
+            Assert.Equal(expected.TryGetProperty("special", out var special) ? Recorded.Ids(special) : ids, tokenizer.Encode(text, addSpecialTokens: true));
         });
     }
 
@@ -31,7 +31,7 @@ public sealed class HuggingFaceTests
         ForEachCase(kind, (text, expected) =>
         {
             var tokens = tokenizer.EncodeWithOffsets(text);
-            Assert.Equal(TestData.Ids(expected.GetProperty("ids")), tokens.Select(token => token.Id));
+            Assert.Equal(Recorded.Ids(expected.GetProperty("ids")), tokens.Select(token => token.Id));
             if (!expected.TryGetProperty("offsets", out var offsets)) return;
             Assert.Equal(
                 offsets.EnumerateArray().Select(pair => (pair[0].GetInt32(), pair[1].GetInt32())),
@@ -46,7 +46,7 @@ public sealed class HuggingFaceTests
         var tokenizer = Load(kind);
         ForEachCase(kind, (_, expected) =>
         {
-            var ids = TestData.Ids(expected.GetProperty("ids"));
+            var ids = Recorded.Ids(expected.GetProperty("ids"));
             if (!expected.TryGetProperty("decoded", out var text)) return;
             var decoded = text.GetString();
             var skipped = expected.TryGetProperty("skipped", out var other) ? other.GetString() : decoded;
@@ -58,7 +58,7 @@ public sealed class HuggingFaceTests
 
         foreach (var item in Expected(kind).GetProperty("decodings").EnumerateArray())
         {
-            var ids = TestData.Ids(item.GetProperty("ids"));
+            var ids = Recorded.Ids(item.GetProperty("ids"));
             var skip = item.GetProperty("skip").GetBoolean();
             Assert.Equal(item.GetProperty("decoded").GetString(), tokenizer.Decode(ids, skip));
             Assert.Equal(item.GetProperty("decoded").GetString(), Stream(tokenizer, ids, skip));
@@ -76,7 +76,7 @@ public sealed class HuggingFaceTests
             tokenizer.Save(folder);
             var loaded = Tokenizer.Load(folder);
             Assert.Equal(tokenizer.Fingerprint, loaded.Fingerprint);
-            foreach (var text in TestData.Texts)
+            foreach (var text in Recorded.Texts)
             {
                 Assert.Equal(tokenizer.Encode(text, addSpecialTokens: true), loaded.Encode(text, addSpecialTokens: true));
                 Assert.Equal(tokenizer.Decode(tokenizer.Encode(text)), loaded.Decode(loaded.Encode(text)));
@@ -102,9 +102,9 @@ public sealed class HuggingFaceTests
         return string.Concat(ids.Select(decoder.Append)) + decoder.Flush();
     }
 
-    private static Tokenizer Load(string kind) => Tokenizer.Load(Path.Combine(TestData.Folder, "huggingface", kind));
+    private static Tokenizer Load(string kind) => Tokenizer.Load(Path.Combine(Recorded.Folder, "huggingface", kind));
 
-    private static JsonElement Expected(string kind) => TestData.ReadCompressed("huggingface", kind, "expected.json.gz");
+    private static JsonElement Expected(string kind) => Recorded.ReadCompressed("huggingface", kind, "expected.json.gz");
 
     private static void ForEachCase(string kind, Action<string, JsonElement> check) => Cases.Compare(Expected(kind).GetProperty("cases"), check);
 }

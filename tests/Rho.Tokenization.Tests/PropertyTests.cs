@@ -13,9 +13,9 @@ public sealed class PropertyTests
         Texts.Train(pattern: BpePattern.Llama3),
         Texts.Train(pattern: BpePattern.Qwen2),
         Texts.Train(vocabulary: 258),
-        Tokenizer.Load(Path.Combine(TestData.Folder, "huggingface", "deepseek_math")),
-        Tokenizer.Load(Path.Combine(TestData.Folder, "huggingface", "llama3")),
-        Tokenizer.Load(Path.Combine(TestData.Folder, "huggingface", "o200k")),
+        Tokenizer.Load(Path.Combine(Recorded.Folder, "huggingface", "deepseek_math")),
+        Tokenizer.Load(Path.Combine(Recorded.Folder, "huggingface", "llama3")),
+        Tokenizer.Load(Path.Combine(Recorded.Folder, "huggingface", "o200k")),
     ];
 
     /// <summary>Any characters, among them many that tokenizers treat in their own way.</summary>
@@ -54,8 +54,8 @@ public sealed class PropertyTests
     [Fact]
     public void StreamingDecoder_AnyIds_EqualsDecodeAndGivesWholeCharacters()
     {
-        var all = ByteLevel.Concat(new[] { "llama2", "mistral_split", "metaspace_never", "unigram_bytes", "no_decoder" }.Select(kind => Tokenizer.Load(Path.Combine(TestData.Folder, "huggingface", kind))))
-            .Append(Tokenizer.Load(Path.Combine(TestData.Folder, "sentencepiece", "llama")))
+        var all = ByteLevel.Concat(new[] { "llama2", "mistral_split", "metaspace_never", "unigram_bytes", "no_decoder" }.Select(kind => Tokenizer.Load(Path.Combine(Recorded.Folder, "huggingface", kind))))
+            .Append(Tokenizer.Load(Path.Combine(Recorded.Folder, "sentencepiece", "llama")))
             .ToArray();
         Check(Gen.Choose(0, 1 << 20).ListOf(), seeds =>
         {
@@ -93,7 +93,7 @@ public sealed class PropertyTests
             }
         }
 
-        foreach (var text in TestData.Texts) Compare(text);
+        foreach (var text in Recorded.Texts) Compare(text);
         Check(AnyText, Compare);
         Check(Gen.Elements(" ", "\n", "\r", "\t", "a", "A", "1", "'", "s", "S", "l", "e", "r", "v", "!", "é", "ſ", "中", "²", "𝒜", "𝟘", "👍", "\u00A0", "\u0301").ListOf().Select(string.Concat), Compare);
     }

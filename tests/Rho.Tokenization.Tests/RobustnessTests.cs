@@ -20,7 +20,7 @@ public sealed class RobustnessTests : IDisposable
     [InlineData("cutting_split_words")]
     public void Load_DamagedJson_GivesRhoExceptionOnly(string kind)
     {
-        var original = File.ReadAllBytes(Path.Combine(TestData.Folder, "huggingface", kind, "tokenizer.json"));
+        var original = File.ReadAllBytes(Path.Combine(Recorded.Folder, "huggingface", kind, "tokenizer.json"));
         var target = Path.Combine(_folder, "tokenizer.json");
         var random = new Random(kind.Length);
         for (var round = 0; round < 150; round++)
@@ -38,7 +38,7 @@ public sealed class RobustnessTests : IDisposable
     [InlineData("unigram_bytes")]
     public void Load_DamagedModel_GivesRhoExceptionOnly(string model)
     {
-        var original = File.ReadAllBytes(Path.Combine(TestData.Folder, "sentencepiece", model, "tokenizer.model"));
+        var original = File.ReadAllBytes(Path.Combine(Recorded.Folder, "sentencepiece", model, "tokenizer.model"));
         var target = Path.Combine(_folder, "tokenizer.model");
         var random = new Random(model.Length);
         for (var round = 0; round < 150; round++)
@@ -54,7 +54,7 @@ public sealed class RobustnessTests : IDisposable
         try
         {
             var tokenizer = Tokenizer.Load(_folder);
-            foreach (var text in TestData.Texts.Where((_, i) => i % 12 == 5)) tokenizer.Decode(tokenizer.Encode(text, addSpecialTokens: true));
+            foreach (var text in Recorded.Texts.Where((_, i) => i % 12 == 5)) tokenizer.Decode(tokenizer.Encode(text, addSpecialTokens: true));
             tokenizer.EncodeWithOffsets("Hello  wörld 👍 <s> 12");
         }
         catch (RhoException error)
@@ -140,7 +140,7 @@ public sealed class RobustnessTests : IDisposable
     [InlineData("surprise", "{}", "surprise")]
     public void Load_UnsupportedComponent_IsRefusedByName(string field, string json, string named)
     {
-        var root = JsonNode.Parse(File.ReadAllText(Path.Combine(TestData.Folder, "huggingface", "llama2", "tokenizer.json")))!;
+        var root = JsonNode.Parse(File.ReadAllText(Path.Combine(Recorded.Folder, "huggingface", "llama2", "tokenizer.json")))!;
         root[field] = JsonNode.Parse(json);
         File.WriteAllText(Path.Combine(_folder, "tokenizer.json"), root.ToJsonString());
         var error = Assert.Throws<RhoException>(() => Tokenizer.Load(_folder));
@@ -167,7 +167,7 @@ public sealed class RobustnessTests : IDisposable
         string[] kinds = ["huggingface/gpt2", "huggingface/llama3", "huggingface/qwen2", "huggingface/deepseek3", "huggingface/llama2", "huggingface/mistral_split", "sentencepiece/llama", "sentencepiece/unigram_nmt_nfkc"];
         foreach (var kind in kinds)
         {
-            var tokenizer = Tokenizer.Load(Path.Combine(TestData.Folder, kind));
+            var tokenizer = Tokenizer.Load(Path.Combine(Recorded.Folder, kind));
             await Task.Run(() => tokenizer.Decode(tokenizer.Encode(text))).WaitAsync(TimeSpan.FromSeconds(60));
         }
     }
@@ -178,15 +178,15 @@ public sealed class RobustnessTests : IDisposable
         string[] kinds = ["huggingface/llama3", "huggingface/llama2", "huggingface/deepseek3", "huggingface/unigram", "sentencepiece/llama", "sentencepiece/unigram_nmt_nfkc"];
         foreach (var kind in kinds)
         {
-            var alone = Tokenizer.Load(Path.Combine(TestData.Folder, kind));
-            var expected = TestData.Texts.Select(text => alone.Encode(text)).ToArray();
-            var shared = Tokenizer.Load(Path.Combine(TestData.Folder, kind));
+            var alone = Tokenizer.Load(Path.Combine(Recorded.Folder, kind));
+            var expected = Recorded.Texts.Select(text => alone.Encode(text)).ToArray();
+            var shared = Tokenizer.Load(Path.Combine(Recorded.Folder, kind));
             Parallel.For(0, 8, new ParallelOptions { MaxDegreeOfParallelism = 8 }, worker =>
             {
-                for (var i = 0; i < TestData.Texts.Length * 3; i++)
+                for (var i = 0; i < Recorded.Texts.Length * 3; i++)
                 {
-                    var index = (i * (worker + 1) + worker) % TestData.Texts.Length;
-                    Assert.Equal(expected[index], shared.Encode(TestData.Texts[index]));
+                    var index = (i * (worker + 1) + worker) % Recorded.Texts.Length;
+                    Assert.Equal(expected[index], shared.Encode(Recorded.Texts[index]));
                     Assert.Equal(shared.Decode(expected[index]), shared.Decode(expected[index]));
                 }
             });

@@ -6,7 +6,7 @@ namespace Rho.Tokenization.Tests;
 public sealed class SentencePieceTests
 {
     private static readonly string[] Folders =
-        [.. Directory.GetDirectories(Path.Combine(TestData.Folder, "sentencepiece")).Select(folder => Path.GetFileName(folder)!).Order(StringComparer.Ordinal)];
+        [.. Directory.GetDirectories(Path.Combine(Recorded.Folder, "sentencepiece")).Select(folder => Path.GetFileName(folder)!).Order(StringComparer.Ordinal)];
 
     public static TheoryData<string> Models() => [.. Folders];
 
@@ -17,7 +17,7 @@ public sealed class SentencePieceTests
         var tokenizer = Load(model);
         Cases.Compare(Expected(model).GetProperty("cases"), (text, expected) =>
         {
-            var ids = TestData.Ids(expected.GetProperty("ids"));
+            var ids = Recorded.Ids(expected.GetProperty("ids"));
             Assert.Equal(ids, tokenizer.Encode(text));
             Assert.Equal(ids, tokenizer.EncodeWithOffsets(text).Select(token => token.Id));
             if (tokenizer.BosId is { } bos) Assert.Equal([bos, .. ids], tokenizer.Encode(text, addSpecialTokens: true));
@@ -54,7 +54,7 @@ public sealed class SentencePieceTests
 
     private static void CompareDecoded(Tokenizer tokenizer, JsonElement item)
     {
-        var ids = TestData.Ids(item.GetProperty("ids"));
+        var ids = Recorded.Ids(item.GetProperty("ids"));
         Assert.Equal(item.GetProperty("decoded").GetString(), tokenizer.Decode(ids));
         var decoder = tokenizer.CreateStreamingDecoder(skipSpecialTokens: false);
         Assert.Equal(item.GetProperty("decoded").GetString(), string.Concat(ids.Select(decoder.Append)) + decoder.Flush());
@@ -85,7 +85,7 @@ public sealed class SentencePieceTests
         var folder = Directory.CreateTempSubdirectory("rho-tokenizer-").FullName;
         try
         {
-            File.Copy(Path.Combine(TestData.Folder, "sentencepiece", "llama", "tokenizer.model"), Path.Combine(folder, "tokenizer.model"));
+            File.Copy(Path.Combine(Recorded.Folder, "sentencepiece", "llama", "tokenizer.model"), Path.Combine(folder, "tokenizer.model"));
             File.WriteAllText(
                 Path.Combine(folder, "tokenizer_config.json"),
                 """{"tokenizer_class": "LlamaTokenizer", "add_bos_token": false, "add_eos_token": true, "added_tokens_decoder": {"2": {"content": "</s>", "special": true}, "900": {"content": "<|im_end|>", "special": false}}}""");
@@ -103,7 +103,7 @@ public sealed class SentencePieceTests
 
     private static bool IsByte(Tokenizer tokenizer, int id) => tokenizer.IdToToken(id) is ['<', '0', 'x', _, _, '>'];
 
-    private static Tokenizer Load(string model) => Tokenizer.Load(Path.Combine(TestData.Folder, "sentencepiece", model));
+    private static Tokenizer Load(string model) => Tokenizer.Load(Path.Combine(Recorded.Folder, "sentencepiece", model));
 
-    private static JsonElement Expected(string model) => TestData.ReadCompressed("sentencepiece", model, "expected.json.gz");
+    private static JsonElement Expected(string model) => Recorded.ReadCompressed("sentencepiece", model, "expected.json.gz");
 }

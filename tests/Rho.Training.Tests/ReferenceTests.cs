@@ -136,7 +136,7 @@ public sealed class ReferenceTests : IDisposable
         await using var loader = await ConnectAsync(setup, new FakeSource { OnBlock = first => first >= 9 ? throw new UnavailableException("away") : Task.CompletedTask });
         var batches = await TakeAsync(data, loader, 5);
         Assert.All(batches.Take(2), HasLossesOfItsTokens);
-        Assert.Contains(batches.Skip(2), batch => batch.WithoutReference && batch.Reference == null);
+        Assert.Contains(batches.Skip(2), batch => batch.WithoutReference && batch.Reference is null);
         Assert.All(batches.Where(batch => !batch.WithoutReference), HasLossesOfItsTokens);
     }
 

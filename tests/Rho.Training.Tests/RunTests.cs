@@ -252,7 +252,7 @@ public sealed class RunTests : IDisposable
         var error = await Assert.ThrowsAnyAsync<RhoException>(() => World.RunAsync(TrainingRun.Start(run)));
         Assert.Contains("3 steps in a row were skipped", error.Message, StringComparison.Ordinal);
         Assert.Equal("failed", Metrics(run.Output)[^1]["state"]!.GetValue<string>());
-        Assert.Equal(3, Of(run.Output, "step").Count(line => line["skipped"] != null));
+        Assert.Equal(3, Of(run.Output, "step").Count(line => line["skipped"] is not null));
     }
 
     [Fact]

@@ -68,10 +68,10 @@ public sealed class ServiceTests : IAsyncLifetime
         Assert.Equal(12, started.Run.Steps);
         var events = await WatchAsync("first");
         Assert.Equal(WatchRunResponse.EventOneofCase.Started, events[0].EventCase);
-        Assert.Equal(Enumerable.Range(1, 12).Select(step => (long)step), events.Where(e => e.StepFinished != null).Select(e => e.Step));
+        Assert.Equal(Enumerable.Range(1, 12).Select(step => (long)step), events.Where(e => e.StepFinished is not null).Select(e => e.Step));
         Assert.Equal(Wire.RunState.Finished, events[^1].Ended.State);
         Assert.Equal(events[^1].Ended.Model, (await UntilAsync("first", run => run.State == Wire.RunState.Finished)).Model);
-        Assert.Equal([9, 10, 11, 12], (await WatchAsync("first", 8)).Where(e => e.StepFinished != null).Select(e => e.Step));
+        Assert.Equal([9, 10, 11, 12], (await WatchAsync("first", 8)).Where(e => e.StepFinished is not null).Select(e => e.Step));
     }
 
     [Fact]

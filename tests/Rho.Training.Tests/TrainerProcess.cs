@@ -62,7 +62,7 @@ public static class TrainerProcess
         var start = new ProcessStartInfo(program, arguments) { RedirectStandardError = true, RedirectStandardOutput = true, UseShellExecute = false };
         start.Environment["OMP_NUM_THREADS"] = "1";
         start.Environment["OMP_WAIT_POLICY"] = "PASSIVE";
-        if (holdAt != null) start.Environment[HoldVariable] = $"{holdAt}";
+        if (holdAt is not null) start.Environment[HoldVariable] = $"{holdAt}";
         return Process.Start(start)!;
     }
 

@@ -137,14 +137,14 @@ public class VariantStepTests
         using var model = new TrainingModel(LanguageModel.Load(DataPath("slm/model"), TestDevice.Device, ComputeType.Float32), new TrainingOptions { Compute = ComputeType.Float32 });
         using var reference = ReferenceModel.Of(LanguageModel.Load(DataPath("slm/model"), TestDevice.Device, ComputeType.Float32), "none");
         var batch = Batches(steps, variants, 0)[0].Tokens;
-        var (own, its) = ((new float[MicroBatch], new float[MicroBatch], new int[MicroBatch * K], new float[MicroBatch * K]), (new float[MicroBatch], new float[MicroBatch], new int[MicroBatch * K], new float[MicroBatch * K]));
-        model.Evaluate(batch, own.Item1, own.Item2, K, own.Item3, own.Item4);
-        reference.Score(batch.Tokens, Batch, Length, [], its.Item1, its.Item2, K, its.Item3, its.Item4, CancellationToken.None);
+        var (own, its) = (TokenScores.Room(MicroBatch, entropies: true, K), TokenScores.Room(MicroBatch, entropies: true, K));
+        model.Evaluate(batch, own);
+        reference.Score(batch.Tokens, Batch, Length, [], its, CancellationToken.None);
         // Scoring and training have forwards of their own: the same losses, rounded otherwise.
-        Close(its.Item1, own.Item1, 1e-5);
-        Close(its.Item2, own.Item2, 1e-5);
-        Assert.Equal(its.Item3, own.Item3);
-        Close(its.Item4, own.Item4, 1e-5);
+        Close(its.Losses, own.Losses, 1e-5);
+        Close(its.Entropies, own.Entropies, 1e-5);
+        Assert.Equal(its.TopIds, own.TopIds);
+        Close(its.TopLogProbabilities, own.TopLogProbabilities, 1e-5);
     }
 
     [Fact]

@@ -108,7 +108,7 @@ public sealed class World : IDisposable
             shard.ReadDocuments(0, documents);
             if (corpus.DocumentsSeeEachOther) documents = [.. documents.Select(document => Math.Min(document, 0))];
             var said = TokenScores.Room(tokens.Length, entropies, topK);
-            reference.Score(tokens, (int)shard.Sequences, shard.Length, documents, said.Losses, said.Entropies, topK, said.TopIds, said.TopLogProbabilities, default);
+            reference.Score(tokens, (int)shard.Sequences, shard.Length, documents, said, default);
             using var file = ScoreFile.Create(At($"{name}/{i}.safetensors"), reference.Fingerprint, shard.Sha256, encoding, shard.Sequences, shard.Length, null, entropies, topK);
             file.Write(0, said);
             file.Complete();
@@ -137,7 +137,7 @@ public sealed class World : IDisposable
         "reference": { "sources": [ {{sources}} ] },
         """;
 
-    public static async Task<RunResult> RunAsync(TrainingRun run, CancellationToken stop = default) => await run.RunAsync(stop).WaitAsync(Patience);
+    public static async Task<RunResult> RunAsync(TrainingRun run, CancellationToken cancellation = default) => await run.RunAsync(cancellation).WaitAsync(Patience);
 
     /// <summary>The weights of a checkpoint folder, as bytes.</summary>
     public static byte[] Weights(string directory) => File.ReadAllBytes(Path.Combine(directory, "model.safetensors"));

@@ -173,7 +173,7 @@ internal sealed partial class RunManager : IAsyncDisposable
         return underWay.Task;
     }
 
-    private async Task WorkAsync(ManagedRun run, TaskCompletionSource underWay, CancellationToken stop)
+    private async Task WorkAsync(ManagedRun run, TaskCompletionSource underWay, CancellationToken cancellation)
     {
         var entered = false;
         try
@@ -182,7 +182,7 @@ internal sealed partial class RunManager : IAsyncDisposable
             {
                 run.Update(record => record with { State = ManagedState.Queued });
                 underWay.TrySetResult();
-                await _slots.WaitAsync(stop);
+                await _slots.WaitAsync(cancellation);
             }
 
             entered = true;
@@ -194,7 +194,7 @@ internal sealed partial class RunManager : IAsyncDisposable
             var watching = FollowAsync(run, training, underWay);
             try
             {
-                var result = await training.RunAsync(stop);
+                var result = await training.RunAsync(cancellation);
                 run.Update(record => record with
                 {
                     State = result.State == RunState.Finished ? ManagedState.Finished : ManagedState.Stopped,
@@ -208,7 +208,7 @@ internal sealed partial class RunManager : IAsyncDisposable
                 await watching;
             }
         }
-        catch (OperationCanceledException) when (stop.IsCancellationRequested)
+        catch (OperationCanceledException) when (cancellation.IsCancellationRequested)
         {
             run.Update(record => record with { State = ManagedState.Stopped });
         }

@@ -14,11 +14,11 @@ internal sealed class HeldOutEvaluation(RunPlan plan, StepRunner runner, RunRepo
     public IReadOnlyDictionary<string, double>? At(long step) => _step == step ? Losses : null;
 
     /// <summary>Evaluates all sets, unless that was done at this step already.</summary>
-    public void Run(RunProgress progress, CancellationToken stop)
+    public void Run(RunProgress progress, CancellationToken cancellation)
     {
         if (plan.Sets.Count == 0 || _step == progress.Step || plan.Ranks.Rank != 0) return;
         // The others wait for the leader, so it does not stop on the way.
-        if (plan.Ranks.Size > 1) stop = CancellationToken.None;
+        if (plan.Ranks.Size > 1) cancellation = CancellationToken.None;
         var start = Stopwatch.GetTimestamp();
         using var activity = TrainingActivities.Start("training.evaluation", plan.Run.Name!, progress.Step);
         var losses = new Dictionary<string, double>(StringComparer.Ordinal);
@@ -28,7 +28,7 @@ internal sealed class HeldOutEvaluation(RunPlan plan, StepRunner runner, RunRepo
             long count = 0;
             foreach (var batch in set.Batches(plan.Run.Batch.Sequences))
             {
-                stop.ThrowIfCancellationRequested();
+                cancellation.ThrowIfCancellationRequested();
                 var (batchSum, batchCount) = runner.Evaluate(batch);
                 sum += batchSum;
                 count += batchCount;

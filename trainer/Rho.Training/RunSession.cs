@@ -80,32 +80,32 @@ internal sealed class RunSession : IAsyncDisposable
     }
 
     /// <summary>The loop. Runs on the thread that owns the model.</summary>
-    public RunResult Run(CancellationToken stop)
+    public RunResult Run(CancellationToken cancellation)
     {
         // The parent of all that follows, requests to scorers among it.
         using var activity = TrainingActivities.Start("training.run", _plan.Run.Name!, _progress.Step);
         _reporter.Publish(Started());
         var stuck = false;
-        using (var pipeline = new BatchPipeline(_plan.Data, _plan.Reference, _plan.Run.Batch.Sequences, _plan.Ranks.Rank, Randomness.Derive((ulong)_plan.Run.Seed, 0xDA7A), _progress.Consumed, stop))
+        using (var pipeline = new BatchPipeline(_plan.Data, _plan.Reference, _plan.Run.Batch.Sequences, _plan.Ranks.Rank, Randomness.Derive((ulong)_plan.Run.Seed, 0xDA7A), _progress.Consumed, cancellation))
         {
             var feed = new BatchFeed(pipeline, _plan, _reporter.Warn);
             try
             {
-                if (!_resumed) _evaluation.Run(_progress, stop);
+                if (!_resumed) _evaluation.Run(_progress, cancellation);
                 while (_progress.Step < _plan.Steps)
                 {
-                    if (!Step(feed, out var skipped, stop)) return Stopped();
+                    if (!Step(feed, out var skipped, cancellation)) return Stopped();
                     stuck = _progress.NonFiniteSteps >= _plan.Run.Optimizer.MaxNonFiniteSteps;
                     if (stuck)
                         throw new RhoException($"training stopped at step {_progress.Step}: {_progress.NonFiniteSteps} steps in a row were skipped, because {skipped}; a lower learning rate or float32 may help, or the data is damaged there");
                     var done = _progress.Step == _plan.Steps;
-                    if (done || IsDue(_plan.Run.Evaluation.EverySteps)) _evaluation.Run(_progress, stop);
-                    if (!done) CheckpointIfDue(stop);
+                    if (done || IsDue(_plan.Run.Evaluation.EverySteps)) _evaluation.Run(_progress, cancellation);
+                    if (!done) CheckpointIfDue(cancellation);
                 }
 
-                _evaluation.Run(_progress, stop);
+                _evaluation.Run(_progress, cancellation);
             }
-            catch (OperationCanceledException) when (stop.IsCancellationRequested)
+            catch (OperationCanceledException) when (cancellation.IsCancellationRequested)
             {
                 return Stopped();
             }
@@ -117,7 +117,7 @@ internal sealed class RunSession : IAsyncDisposable
             }
         }
 
-        _checkpoints.Finish(_progress, stop);
+        _checkpoints.Finish(_progress, cancellation);
         return new RunResult(RunState.Finished, _progress.Step, RunFolder.FinalModelOf(_plan.Run.Output), _evaluation.Losses);
     }
 
@@ -136,11 +136,11 @@ internal sealed class RunSession : IAsyncDisposable
 
     /// <summary>One step; false when the run is to stop before it.</summary>
     /// <param name="skipped">Why it left the weights as they were, if it did.</param>
-    private bool Step(BatchFeed feed, out string? skipped, CancellationToken stop)
+    private bool Step(BatchFeed feed, out string? skipped, CancellationToken cancellation)
     {
         skipped = null;
         var start = Stopwatch.GetTimestamp();
-        if (!_agreement.AllReady(() => feed.Take(stop), out var step, stop)) return false;
+        if (!_agreement.AllReady(() => feed.Take(cancellation), out var step, cancellation)) return false;
         _checkpoints.Probe.Offer(step.Batches[0]);
 
         using var activity = TrainingActivities.Start("training.step", _plan.Run.Name!, _progress.Step + 1);
@@ -163,11 +163,11 @@ internal sealed class RunSession : IAsyncDisposable
         return true;
     }
 
-    private void CheckpointIfDue(CancellationToken stop)
+    private void CheckpointIfDue(CancellationToken cancellation)
     {
         var request = TakeCheckpointRequest();
         if (!_agreement.AnyWants(request is not null) && !IsDue(_plan.Run.Checkpoints.EverySteps)) return;
-        if (_plan.Run.Checkpoints.KeepBestBy is not null) _evaluation.Run(_progress, stop);
+        if (_plan.Run.Checkpoints.KeepBestBy is not null) _evaluation.Run(_progress, cancellation);
         _checkpoints.Write(_progress, wait: !_plan.Run.Checkpoints.Asynchronous, request, failureEndsRun: false);
     }
 

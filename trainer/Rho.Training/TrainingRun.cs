@@ -76,11 +76,11 @@ public sealed class TrainingRun
     }
 
     /// <summary>
-    /// Runs until all steps are done or <paramref name="stop"/> is cancelled, which ends the run after the step in progress with a
+    /// Runs until all steps are done or <paramref name="cancellation"/> is cancelled, which ends the run after the step in progress with a
     /// checkpoint.
     /// </summary>
     /// <exception cref="RhoException">Something does not fit, cannot be reached or cannot be written. What was complete stays.</exception>
-    public async Task<RunResult> RunAsync(CancellationToken stop = default)
+    public async Task<RunResult> RunAsync(CancellationToken cancellation = default)
     {
         if (Interlocked.Exchange(ref _used, 1) != 0) throw new InvalidOperationException("a run runs once");
         RunSession? session = null;
@@ -88,12 +88,12 @@ public sealed class TrainingRun
         try
         {
             ranks = RankGroups.Join();
-            session = await RunSession.OpenAsync(Options, _resume, _events, ranks, stop);
+            session = await RunSession.OpenAsync(Options, _resume, _events, ranks, cancellation);
             session.SelectionObserver = SelectionObserver;
             session.TakeCheckpointRequest = () => Interlocked.Exchange(ref _wanted, null);
             var running = session;
             // A thread of its own: libtorch keeps one pool of workers per calling thread.
-            var result = await Task.Factory.StartNew(() => running.Run(stop), CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
+            var result = await Task.Factory.StartNew(() => running.Run(cancellation), CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
             session.End(result.State, null, result.Model);
             await session.DisposeAsync();
             session = null;
@@ -102,7 +102,7 @@ public sealed class TrainingRun
         }
         catch (Exception e)
         {
-            var stopped = e is OperationCanceledException && stop.IsCancellationRequested;
+            var stopped = e is OperationCanceledException && cancellation.IsCancellationRequested;
             session?.End(stopped ? RunState.Stopped : RunState.Failed, stopped ? null : e.Message, null);
             ranks?.Abort(e.Message);
             if (session is null && stopped) return new RunResult(RunState.Stopped, 0, null, new Dictionary<string, double>(StringComparer.Ordinal));

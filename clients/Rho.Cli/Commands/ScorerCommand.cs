@@ -15,7 +15,7 @@ internal static class ScorerCommand
         var defaults = new ScoringOptions();
         var reference = new Option<string[]>("--reference") { Description = "Checkpoint folder of the reference; several times for several", HelpName = "DIR", Required = true };
         var port = new Option<int>("--port") { Description = "Port for gRPC; 0 lets the system choose", HelpName = "P", DefaultValueFactory = _ => defaults.Host.GrpcPort!.Value };
-        var http = new Option<int?>("--http") { Description = "Port for /healthz and /metrics; without it only gRPC is served", HelpName = "P" };
+        var http = ServiceOptions.HealthPort();
         var redis = Of("--redis", nameof(ScoringOptions.Redis), defaults.Redis, "HOST:PORT");
         var optional = Of("--redis-optional", nameof(ScoringOptions.RedisOptional), defaults.RedisOptional);
         var cache = Of("--cache", nameof(ScoringOptions.CacheDirectory), defaults.CacheDirectory, "DIR");

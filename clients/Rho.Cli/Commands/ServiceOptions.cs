@@ -16,6 +16,9 @@ internal sealed class ServiceOptions(RhoHostOptions defaults)
     private readonly Option<double> _drainDelay = Of("--drain-delay", nameof(RhoHostOptions.DrainDelay), defaults.DrainDelay.TotalSeconds, "SECONDS");
     private readonly Option<double> _drainTimeout = Of("--drain-timeout", nameof(RhoHostOptions.DrainTimeout), defaults.DrainTimeout.TotalSeconds, "SECONDS");
 
+    /// <summary>Of a service that answers over gRPC alone.</summary>
+    public static Option<int?> HealthPort() => new("--http") { Description = "Port for /healthz and /metrics; without it only gRPC is served", HelpName = "P" };
+
     public void AddTo(Command command)
     {
         foreach (var option in (Option[])[_bind, _certificate, _key, _authority, _apiKeys, _otlp, _jsonLogs, _drainDelay, _drainTimeout]) command.Add(option);

@@ -13,7 +13,7 @@ internal static class TrainerCommand
         runs.Required = true;
         var data = RecordOptions<TrainingServiceOptions>.Create("--data", nameof(TrainingServiceOptions.Data), defaults.Data, "DIR");
         var port = new Option<int>("--port") { Description = "Port for gRPC (rho.training.v1); 0 lets the system choose", HelpName = "P", DefaultValueFactory = _ => defaults.Host.GrpcPort!.Value };
-        var http = new Option<int?>("--http") { Description = "Port for /healthz and /metrics; without it only gRPC is served", HelpName = "P" };
+        var http = ServiceOptions.HealthPort();
         var parallel = RecordOptions<TrainingServiceOptions>.Create("--max-runs", nameof(TrainingServiceOptions.MaxConcurrentRuns), defaults.MaxConcurrentRuns, "N");
         var service = new ServiceOptions(defaults.Host);
         var command = new ExampleCommand(

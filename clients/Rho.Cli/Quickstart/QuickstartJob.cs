@@ -191,13 +191,13 @@ internal sealed class QuickstartJob : IAsyncDisposable
 
     private async Task<string> StartCacheAsync(CancellationToken cancellation)
     {
-        if (RedisServer.Find() is null)
+        if (QuickstartRedis.Find() is null)
         {
             await Console.Error.WriteLineAsync("the scorers cache in a folder; with a Redis, scorers on several machines would share one cache and score nothing twice");
             return "folder";
         }
 
-        var (process, port) = await RedisServer.StartAsync(In("logs/redis.log"), cancellation);
+        var (process, port) = await QuickstartRedis.StartAsync(In("logs/redis.log"), cancellation);
         _children.Add(process);
         _redis = $"127.0.0.1:{port}";
         return "redis";

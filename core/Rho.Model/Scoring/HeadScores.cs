@@ -1,20 +1,7 @@
+using Rho.Formats;
 using static TorchSharp.torch;
 
 namespace Rho.Model.Scoring;
-
-/// <summary>What is found out of the next-token distribution of each of some rows.</summary>
-/// <param name="losses">-ln p of the row's target, nats. [rows]</param>
-/// <param name="entropies">-sum_v p_v ln p_v, nats; empty where not wanted. [rows]</param>
-/// <param name="topIds">the most likely tokens, the likeliest first, of equal ones the lower id. [rows, top-k]</param>
-/// <param name="topLogProbabilities">ln p of them. [rows, top-k]</param>
-internal readonly ref struct RowScores(Span<float> losses, Span<float> entropies, int topK, Span<int> topIds, Span<float> topLogProbabilities)
-{
-    internal Span<float> Losses { get; } = losses;
-    internal Span<float> Entropies { get; } = entropies;
-    internal int TopK { get; } = topK;
-    internal Span<int> TopIds { get; } = topIds;
-    internal Span<float> TopLogProbabilities { get; } = topLogProbabilities;
-}
 
 /// <summary>
 /// The language-model head for scoring: the vocabulary is taken in blocks, and of each row only the running maximum, sum of
@@ -35,7 +22,8 @@ internal sealed class HeadScores(Tensor weight, double? cap, long logitsBytes) :
 
     /// <param name="hidden">[rows, hidden]</param>
     /// <param name="targets">token after each row's. [rows]</param>
-    internal void Score(Tensor hidden, ReadOnlySpan<long> targets, RowScores scores)
+    /// <param name="scores">of the rows, what there is room for; written. [rows]</param>
+    internal void Score(Tensor hidden, ReadOnlySpan<long> targets, TokenScores scores)
     {
         var vocabulary = weight.size(0);
         var rows = targets.Length;
@@ -54,10 +42,10 @@ internal sealed class HeadScores(Tensor weight, double? cap, long logitsBytes) :
     private Tensor Logits(Tensor hidden, long first, long columns) =>
         Kernels.Cap_(_logits!.narrow(0, 0, hidden.size(0) * columns).view(hidden.size(0), columns).addmm_(hidden, weight.narrow(0, first, columns).t(), beta: 0), cap);
 
-    private void OnCpu(Tensor hidden, ReadOnlySpan<long> targets, RowScores scores, long block)
+    private void OnCpu(Tensor hidden, ReadOnlySpan<long> targets, TokenScores scores, long block)
     {
         var rows = targets.Length;
-        var running = new Cpu.RunningSoftmax(rows, !scores.Entropies.IsEmpty);
+        var running = new Cpu.RunningSoftmax(rows, scores.Entropies.Length > 0);
         for (long first = 0; first < weight.size(0); first += block)
         {
             using var scope = NewDisposeScope();
@@ -70,7 +58,7 @@ internal sealed class HeadScores(Tensor weight, double? cap, long logitsBytes) :
         for (var i = 0; i < scores.TopLogProbabilities.Length; i++) scores.TopLogProbabilities[i] -= running.LogSum(i / scores.TopK);
     }
 
-    private void InTorch(Tensor hidden, ReadOnlySpan<long> targets, RowScores scores, long block)
+    private void InTorch(Tensor hidden, ReadOnlySpan<long> targets, TokenScores scores, long block)
     {
         using var scope = NewDisposeScope();
         var rows = targets.Length;
@@ -88,7 +76,7 @@ internal sealed class HeadScores(Tensor weight, double? cap, long logitsBytes) :
             var wide = Logits(hidden, first, columns).to(ScalarType.Float32);
             var blockSum = wide.logsumexp(1, keepdim: true);
             var both = logSum.logaddexp(blockSum);
-            if (!scores.Entropies.IsEmpty)
+            if (scores.Entropies.Length > 0)
             {
                 // An impossible token (a logit of -inf) counts 0.
                 var part = wide.sub(both).exp().mul(wide.clamp_min(-1e30)).sum([1], keepdim: true);
@@ -108,11 +96,11 @@ internal sealed class HeadScores(Tensor weight, double? cap, long logitsBytes) :
             ids = names.gather(1, order.narrow(1, 0, kept)).MoveToOuterDisposeScope();
         }
 
-        logSum.sub(chosen).cpu().data<float>().CopyTo(scores.Losses);
-        if (!scores.Entropies.IsEmpty) logSum.sub(mean).clamp_min(0).cpu().data<float>().CopyTo(scores.Entropies);
+        logSum.sub(chosen).cpu().data<float>().CopyTo(scores.Losses.AsSpan());
+        if (scores.Entropies.Length > 0) logSum.sub(mean).clamp_min(0).cpu().data<float>().CopyTo(scores.Entropies.AsSpan());
         if (scores.TopK == 0) return;
-        values.sub(logSum).cpu().data<float>().CopyTo(scores.TopLogProbabilities);
-        ids.to(ScalarType.Int32).cpu().data<int>().CopyTo(scores.TopIds);
+        values.sub(logSum).cpu().data<float>().CopyTo(scores.TopLogProbabilities.AsSpan());
+        ids.to(ScalarType.Int32).cpu().data<int>().CopyTo(scores.TopIds.AsSpan());
     }
 
     public void Dispose() => _logits?.Dispose();

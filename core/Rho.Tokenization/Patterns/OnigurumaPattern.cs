@@ -30,7 +30,9 @@ internal sealed class OnigurumaPattern
         root.Write(text, allPlanes);
         try
         {
+#pragma warning disable MA0009 // The pattern is the tokenizer's, not of whoever sends text.
             return new Regex(text.ToString(), RegexOptions.Compiled | RegexOptions.CultureInvariant);
+#pragma warning restore MA0009
         }
         catch (ArgumentException error)
         {

@@ -14,7 +14,7 @@ namespace Rho.Scoring.Caching;
 /// REFERENCE/probe.f32                        the reference's probe losses
 /// </code>
 /// </summary>
-public sealed class FolderLossStore : ILossStore
+public sealed partial class FolderLossStore : ILossStore
 {
     private readonly string _root;
     private readonly ScoringMetrics _metrics;
@@ -62,7 +62,7 @@ public sealed class FolderLossStore : ILossStore
         if (damaged)
         {
             _metrics.CacheCorrupt.Add(1);
-            _logger.LogWarning("Chunk {Chunk} of cached shard {Name} is damaged and will be scored again", first + payloads.Count, key.Name);
+            ChunkIsDamaged(first + payloads.Count, key.Name);
         }
 
         return payloads;
@@ -178,7 +178,7 @@ public sealed class FolderLossStore : ILossStore
             File.Delete(FinishedPath(key));
         }
 
-        _logger.LogWarning("Cached shard {Name} was damaged: its sound chunks are kept, the others are scored again", key.Name);
+        ShardWasDamaged(key.Name);
     }
 
     /// <summary>Puts a shard's chunks together once all are there. Whoever writes the last one does, and of several only one.</summary>
@@ -207,7 +207,7 @@ public sealed class FolderLossStore : ILossStore
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or RhoException)
         {
             _metrics.CacheFailures.Add(1);
-            _logger.LogWarning("Cache folder: {Message}", e.Message);
+            FolderFailed(_root, e.Message);
             return Task.FromException<T>(new StoreUnavailableException($"cache folder {_root}: {e.Message}", e));
         }
         catch (StoreUnavailableException e)
@@ -216,13 +216,22 @@ public sealed class FolderLossStore : ILossStore
         }
     }
 
+    [LoggerMessage(LogLevel.Warning, "chunk {Chunk} of cached shard {Name} is damaged and will be scored again")]
+    private partial void ChunkIsDamaged(int chunk, string name);
+
+    [LoggerMessage(LogLevel.Warning, "cached shard {Name} was damaged: its sound chunks are kept, the others are scored again")]
+    private partial void ShardWasDamaged(string name);
+
+    [LoggerMessage(LogLevel.Warning, "cache folder {Root}: {Reason}")]
+    private partial void FolderFailed(string root, string reason);
+
     private sealed class Lease(FolderLossStore store, ScoreKey key, int segment, FileStream @lock) : ISegmentLease
     {
         private readonly SemaphoreSlim _one = new(1);
 
         public async Task WriteAsync(int chunk, ReadOnlyMemory<byte> payload, CancellationToken cancellation)
         {
-            await _one.WaitAsync(cancellation).ConfigureAwait(false);
+            await _one.WaitAsync(cancellation);
             try
             {
                 await store.Guard(() =>
@@ -232,7 +241,7 @@ public sealed class FolderLossStore : ILossStore
                     // Only the end of a segment can be the end of the shard.
                     if (log.Chunks().Count == Math.Min(ChunkGrid.SegmentChunks, key.Grid.Chunks - segment * ChunkGrid.SegmentChunks)) store.FinishIfComplete(key);
                     return true;
-                }).ConfigureAwait(false);
+                });
             }
             finally
             {

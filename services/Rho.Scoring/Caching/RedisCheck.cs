@@ -25,20 +25,20 @@ internal sealed record RedisCheck(bool Usable, string? Trouble, string Server)
         var usable = false;
         try
         {
-            await Within(database.StringGetAsync([chunk, lease])).ConfigureAwait(false);
+            await Within(database.StringGetAsync([chunk, lease]));
             // The client itself refuses to write to replicas.
             if (connection.GetServers().Where(server => server.IsConnected).All(server => server.IsReplica))
                 return new RedisCheck(Usable: false, "is a read-only replica: scoring without cache; give the address of the primary", "");
             usable = true;
             // As large as a chunk's values: a server that is nearly full, or takes small values only, would take a small one.
-            await Within(database.StringSetAsync(chunk, new byte[RedisLossStore.PartBytes], Expiry, When.NotExists)).ConfigureAwait(false);
-            if (!await Within(database.LockTakeAsync(lease, "a", Lease)).ConfigureAwait(false) || await Within(database.LockTakeAsync(lease, "b", Lease)).ConfigureAwait(false))
+            await Within(database.StringSetAsync(chunk, new byte[RedisLossStore.PartBytes], Expiry, When.NotExists));
+            if (!await Within(database.LockTakeAsync(lease, "a", Lease)) || await Within(database.LockTakeAsync(lease, "b", Lease)))
                 return new RedisCheck(Usable: false, "does not keep to SET NX, so leases exclude nobody: use another server", "");
-            await Within(database.KeyExpireAsync(lease, Lease)).ConfigureAwait(false);
-            if (await Within(database.LockReleaseAsync(lease, "b")).ConfigureAwait(false) || !await Within(database.LockReleaseAsync(lease, "a")).ConfigureAwait(false))
+            await Within(database.KeyExpireAsync(lease, Lease));
+            if (await Within(database.LockReleaseAsync(lease, "b")) || !await Within(database.LockReleaseAsync(lease, "a")))
                 return new RedisCheck(Usable: false, "does not keep to WATCH and MULTI, so a lease may be released by another than its holder: use another server", "");
-            await Task.Delay(2 * Expiry, cancellation).ConfigureAwait(false);
-            if (await Within(database.KeyExistsAsync(chunk)).ConfigureAwait(false))
+            await Task.Delay(2 * Expiry, cancellation);
+            if (await Within(database.KeyExistsAsync(chunk)))
                 return new RedisCheck(Usable: false, "does not let keys expire, so the lease of a holder that dies stays for good: use another server", "");
         }
         catch (RedisServerException e)
@@ -50,7 +50,7 @@ internal sealed record RedisCheck(bool Usable, string? Trouble, string Server)
         var servers = new List<string>();
         foreach (var server in connection.GetServers().Where(server => server is { IsConnected: true, IsReplica: false }))
         {
-            var (described, evictionTrouble) = await DescribeAsync(server).ConfigureAwait(false);
+            var (described, evictionTrouble) = await DescribeAsync(server);
             servers.Add(described);
             trouble ??= evictionTrouble;
         }
@@ -64,7 +64,7 @@ internal sealed record RedisCheck(bool Usable, string? Trouble, string Server)
             try
             {
                 // INFO rather than CONFIG GET: managed servers mostly allow it.
-                var sections = await Within(server.InfoAsync("memory")).ConfigureAwait(false);
+                var sections = await Within(server.InfoAsync("memory"));
                 memory = sections.SelectMany(section => section).DistinctBy(pair => pair.Key, StringComparer.Ordinal).ToDictionary(StringComparer.Ordinal);
             }
             catch (RedisServerException e)

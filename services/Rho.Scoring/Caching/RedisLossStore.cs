@@ -46,7 +46,7 @@ public sealed record RedisOptions
 /// <item>Releasing compares and deletes under WATCH: nobody's lease but the own is ever deleted.</item>
 /// </list>
 /// </remarks>
-public sealed class RedisLossStore : ILossStore
+public sealed partial class RedisLossStore : ILossStore
 {
     internal const int PartBytes = 60_000;
     internal const int HeaderBytes = 24;
@@ -115,7 +115,7 @@ public sealed class RedisLossStore : ILossStore
         ConnectionMultiplexer connection;
         try
         {
-            connection = await ConnectionMultiplexer.ConnectAsync(configuration).WaitAsync(cancellation).ConfigureAwait(false);
+            connection = await ConnectionMultiplexer.ConnectAsync(configuration).WaitAsync(cancellation);
         }
         catch (RedisConnectionException e)
         {
@@ -127,12 +127,12 @@ public sealed class RedisLossStore : ILossStore
         var store = new RedisLossStore(options, address, connection, metrics, logger);
         try
         {
-            await store.CheckAsync(cancellation).ConfigureAwait(false);
+            await store.CheckAsync(cancellation);
             if (!store.Available && !options.Optional) throw new RhoException($"redis: {store.Trouble}");
         }
         catch
         {
-            await store.DisposeAsync().ConfigureAwait(false);
+            await store.DisposeAsync();
             throw;
         }
 
@@ -150,7 +150,7 @@ public sealed class RedisLossStore : ILossStore
             keys.AddRange(PartKeys(key, first + chunks));
         }
 
-        var values = await Run(database => database.StringGetAsync([.. keys]), cancellation).ConfigureAwait(false);
+        var values = await Run(database => database.StringGetAsync([.. keys]), cancellation);
         var payloads = new List<byte[]>(chunks);
         var damaged = new List<RedisKey>();
         for (int chunk = first, at = 0; chunk < first + chunks; chunk++)
@@ -166,8 +166,8 @@ public sealed class RedisLossStore : ILossStore
         if (damaged.Count > 0)
         {
             _metrics.CacheCorrupt.Add(1);
-            _logger.LogWarning("Dropped a damaged value of chunk {Chunk} of shard {Shard}", first + payloads.Count, key.Shard);
-            await Run(database => database.KeyDeleteAsync([.. damaged]), cancellation).ConfigureAwait(false);
+            DroppedDamaged(first + payloads.Count, key.Shard);
+            await Run(database => database.KeyDeleteAsync([.. damaged]), cancellation);
         }
 
         return payloads;
@@ -181,7 +181,7 @@ public sealed class RedisLossStore : ILossStore
         var parts = Enumerable.Range(first, present.Length).SelectMany(chunk => Enumerable.Range(0, Parts(key, chunk)).Select(part => (Chunk: chunk, Part: part)));
         foreach (var group in parts.Chunk(atOnce))
         {
-            var found = await Run(database => Task.WhenAll(group.Select(part => database.KeyExistsAsync(PartKey(key, part.Chunk, part.Part)))), cancellation).ConfigureAwait(false);
+            var found = await Run(database => Task.WhenAll(group.Select(part => database.KeyExistsAsync(PartKey(key, part.Chunk, part.Part)))), cancellation);
             for (var i = 0; i < group.Length; i++) present[group[i].Chunk - first] &= found[i];
         }
 
@@ -191,30 +191,30 @@ public sealed class RedisLossStore : ILossStore
     public async Task<ISegmentLease?> TryLeaseAsync(ScoreKey key, int segment, CancellationToken cancellation)
     {
         var holder = Guid.NewGuid().ToString("N");
-        var taken = await Run(database => database.LockTakeAsync(LeaseKey(key, segment), holder, _options.LeaseTime), cancellation).ConfigureAwait(false);
+        var taken = await Run(database => database.LockTakeAsync(LeaseKey(key, segment), holder, _options.LeaseTime), cancellation);
         return taken ? new Lease(this, key, segment, holder) : null;
     }
 
     public async Task<bool> IsLeasedAsync(ScoreKey key, CancellationToken cancellation)
     {
         RedisKey[] leases = [.. Enumerable.Range(0, key.Grid.Segments).Select(segment => LeaseKey(key, segment))];
-        return await Run(database => database.KeyExistsAsync(leases), cancellation).ConfigureAwait(false) > 0;
+        return await Run(database => database.KeyExistsAsync(leases), cancellation) > 0;
     }
 
     public async Task<float[]> ProbeAsync(string reference, float[] losses, CancellationToken cancellation)
     {
         RedisKey key = $"rho:{{{reference}}}:probe";
         var own = MemoryMarshal.AsBytes(losses.AsSpan()).ToArray();
-        await Run(database => database.StringSetAsync(key, own, when: When.NotExists), cancellation).ConfigureAwait(false);
-        byte[]? stored = await Run(database => database.StringGetAsync(key), cancellation).ConfigureAwait(false);
+        await Run(database => database.StringSetAsync(key, own, when: When.NotExists), cancellation);
+        byte[]? stored = await Run(database => database.StringGetAsync(key), cancellation);
         return stored is null ? losses : MemoryMarshal.Cast<byte, float>(stored.AsSpan(0, stored.Length / sizeof(float) * sizeof(float))).ToArray();
     }
 
     public async ValueTask DisposeAsync()
     {
-        await _stop.CancelAsync().ConfigureAwait(false);
+        await _stop.CancelAsync();
         await _watching.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
-        await _connection.DisposeAsync().ConfigureAwait(false);
+        await _connection.DisposeAsync();
         _stop.Dispose();
     }
 
@@ -292,7 +292,7 @@ public sealed class RedisLossStore : ILossStore
         try
         {
             // The client looks for timeouts once a second only.
-            return await command(_connection.GetDatabase()).WaitAsync(_options.CommandTimeout, cancellation).ConfigureAwait(false);
+            return await command(_connection.GetDatabase()).WaitAsync(_options.CommandTimeout, cancellation);
         }
         catch (RedisServerException e)
         {
@@ -313,21 +313,21 @@ public sealed class RedisLossStore : ILossStore
     /// The circuit's other half: pings at intervals, so that a lost Redis is noticed when idle and used again once it answers. One that
     /// was away, or connected to anew, or in trouble is tried again for what it must do.
     /// </summary>
-    private async Task WatchAsync(CancellationToken stop)
+    private async Task WatchAsync(CancellationToken cancellation)
     {
         using var timer = new PeriodicTimer(WatchInterval);
-        while (await timer.WaitForNextTickAsync(stop).ConfigureAwait(false))
+        while (await timer.WaitForNextTickAsync(cancellation))
         {
             var recheck = _trouble is not null && Stopwatch.GetElapsedTime(Interlocked.Read(ref _troubledAt)) >= RecheckInterval;
             if (!_available || recheck || Volatile.Read(ref _reconnected) != _checked)
             {
-                await CheckAsync(stop).ConfigureAwait(false);
+                await CheckAsync(cancellation);
                 continue;
             }
 
             try
             {
-                await _connection.GetDatabase().PingAsync().WaitAsync(_options.CommandTimeout, stop).ConfigureAwait(false);
+                await _connection.GetDatabase().PingAsync().WaitAsync(_options.CommandTimeout, cancellation);
             }
             catch (Exception e) when (e is RedisException or TimeoutException)
             {
@@ -341,9 +341,9 @@ public sealed class RedisLossStore : ILossStore
         var reconnected = Volatile.Read(ref _reconnected);
         try
         {
-            var check = await RedisCheck.RunAsync(_connection, _options, cancellation).ConfigureAwait(false);
+            var check = await RedisCheck.RunAsync(_connection, _options, cancellation);
             _checked = reconnected;
-            if (Say(check.Usable, check.Trouble) && check.Usable && check.Trouble is null) _logger.LogInformation("Scores are cached at {Address}: {Server}", _address, check.Server);
+            if (Say(check.Usable, check.Trouble) && check.Usable && check.Trouble is null) CachesAt(_address, check.Server);
         }
         catch (Exception e) when (e is RedisException or TimeoutException)
         {
@@ -365,9 +365,18 @@ public sealed class RedisLossStore : ILossStore
             _trouble = line;
         }
 
-        if (line is not null) _logger.LogWarning("{Trouble}{Reason}", line, reason);
+        if (line is not null) Troubled(line, reason);
         return true;
     }
+
+    [LoggerMessage(LogLevel.Warning, "dropped a damaged value of chunk {Chunk} of shard {Shard}")]
+    private partial void DroppedDamaged(int chunk, string shard);
+
+    [LoggerMessage(LogLevel.Information, "scores are cached at {Address}: {Server}")]
+    private partial void CachesAt(string address, string server);
+
+    [LoggerMessage(LogLevel.Warning, "{Trouble}{Reason}")]
+    private partial void Troubled(string trouble, string reason);
 
     private sealed class Lease : ISegmentLease
     {
@@ -402,7 +411,7 @@ public sealed class RedisLossStore : ILossStore
                     var stored = parts.Select((part, i) => database.StringSetAsync(keys[i], part, _store._options.TimeToLive, When.NotExists)).ToArray();
                     return HeldAfterAsync(database, Task.WhenAll(stored));
                 },
-                cancellation).ConfigureAwait(false);
+                cancellation);
             if (held) return;
             _lost = true;
             throw Lost();
@@ -410,13 +419,13 @@ public sealed class RedisLossStore : ILossStore
 
         public async ValueTask DisposeAsync()
         {
-            await _stop.CancelAsync().ConfigureAwait(false);
+            await _stop.CancelAsync();
             await _renewing.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
             _stop.Dispose();
             if (_lost) return;
             try
             {
-                await _store.Run(database => database.LockReleaseAsync(_leaseKey, _holder), CancellationToken.None).ConfigureAwait(false);
+                await _store.Run(database => database.LockReleaseAsync(_leaseKey, _holder), CancellationToken.None);
             }
             catch (StoreUnavailableException)
             {
@@ -424,14 +433,14 @@ public sealed class RedisLossStore : ILossStore
             }
         }
 
-        private async Task RenewAsync(CancellationToken stop)
+        private async Task RenewAsync(CancellationToken cancellation)
         {
             using var timer = new PeriodicTimer(_store._options.LeaseTime / 3);
-            while (await timer.WaitForNextTickAsync(stop).ConfigureAwait(false))
+            while (await timer.WaitForNextTickAsync(cancellation))
             {
                 try
                 {
-                    if (await _store.Run(database => HeldAfterAsync(database, database.KeyExpireAsync(_leaseKey, _store._options.LeaseTime)), stop).ConfigureAwait(false)) continue;
+                    if (await _store.Run(database => HeldAfterAsync(database, database.KeyExpireAsync(_leaseKey, _store._options.LeaseTime)), cancellation)) continue;
                     _lost = true;
                     return;
                 }
@@ -446,8 +455,8 @@ public sealed class RedisLossStore : ILossStore
         private async Task<bool> HeldAfterAsync(IDatabase database, Task sent)
         {
             var holder = database.StringGetAsync(_leaseKey);
-            await Task.WhenAll(sent, holder).ConfigureAwait(false);
-            return await holder.ConfigureAwait(false) == _holder;
+            await Task.WhenAll(sent, holder);
+            return await holder == _holder;
         }
 
         private LeaseLostException Lost() => new($"the lease of segment {_segment} of shard {_key.Shard} has expired or passed on");

@@ -42,21 +42,21 @@ internal sealed class SequenceStream(ServedReference reference, string client, S
         Exception? end = null;
         try
         {
-            while (await next(stop.Token).ConfigureAwait(false) is { } request)
+            while (await next(stop.Token) is { } request)
             {
                 Check(request);
                 if (!_open.TryAdd(request.Id, true)) throw new RhoException($"sequence id {request.Id} is in work already; ids must be unique among a stream's open sequences");
-                await _window.TakeAsync(request.Tokens.Length, stop.Token).ConfigureAwait(false);
+                await _window.TakeAsync(request.Tokens.Length, stop.Token);
                 running.RemoveAll(task => task.IsCompleted);
                 running.Add(ScoreAsync(request, stop));
             }
 
-            await Task.WhenAll(running).ConfigureAwait(false);
+            await Task.WhenAll(running);
         }
         catch (Exception e)
         {
             end = e;
-            await stop.CancelAsync().ConfigureAwait(false);
+            await stop.CancelAsync();
         }
 
         await Task.WhenAll(running).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
@@ -87,14 +87,14 @@ internal sealed class SequenceStream(ServedReference reference, string client, S
                 Format = format,
                 Cancellation = stop.Token,
             };
-            await reference.Loop.ScoreAsync(work).ConfigureAwait(false);
+            await reference.Loop.ScoreAsync(work);
             _results.Writer.TryWrite(new SequenceScores(request.Id, new EncodedScores(format, work.Encode())));
         }
         catch (Exception e)
         {
             // The first failure is the stream's; those that follow from stopping the others are not.
             Interlocked.CompareExchange(ref _failure, e, comparand: null);
-            await stop.CancelAsync().ConfigureAwait(false);
+            await stop.CancelAsync();
         }
     }
 
@@ -142,7 +142,7 @@ internal sealed class SequenceStream(ServedReference reference, string client, S
                     waiting = (_waiting ??= new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously)).Task;
                 }
 
-                await waiting.WaitAsync(cancellation).ConfigureAwait(false);
+                await waiting.WaitAsync(cancellation);
             }
         }
 

@@ -31,7 +31,7 @@ internal sealed class ReferenceScorerService(Scorer scorer) : ReferenceScorer.Re
             VocabularySize = reference.VocabularySize,
             ContextLength = reference.ContextLength,
             Description = reference.Description,
-            Encodings = { WireFormat.Encodings },
+            Encodings = { Enum.GetValues<Formats.LossEncoding>().Select(encoding => encoding.ToWire()) },
             Entropy = reference.MaxTopK > 0,
             MaxTopK = reference.MaxTopK,
             References = { scorer.References.Select(other => other.Fingerprint) },
@@ -43,7 +43,7 @@ internal sealed class ReferenceScorerService(Scorer scorer) : ReferenceScorer.Re
 
     public override Task<InfoResponse> Info(InfoRequest request, ServerCallContext context)
     {
-        var info = scorer.Info();
+        var info = scorer.Status();
         return Task.FromResult(new InfoResponse
         {
             Version = Version,

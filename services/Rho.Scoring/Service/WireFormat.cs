@@ -14,20 +14,6 @@ internal static class WireFormat
     /// <summary>Payload bytes of a message: under 85,000 with all around it, so that none lands on the large-object heap.</summary>
     public const int MessageBytes = 80_000;
 
-    public static readonly IReadOnlyList<Wire.LossEncoding> Encodings = [Wire.LossEncoding.F16, Wire.LossEncoding.F32, Wire.LossEncoding.Log8];
-
-    public static ScoreFormat ToDomain(this Wire.ScoreFormat? format)
-    {
-        var encoding = (format?.Encoding ?? default) switch
-        {
-            Wire.LossEncoding.Unspecified or Wire.LossEncoding.F16 => LossEncoding.F16,
-            Wire.LossEncoding.F32 => LossEncoding.F32,
-            Wire.LossEncoding.Log8 => LossEncoding.Log8,
-            var other => throw new RhoException($"format.encoding {(int)other} is not known; known are F16 (1), F32 (2), LOG8 (3)"),
-        };
-        return new ScoreFormat(encoding, format?.Entropy ?? false, format?.TopK ?? 0);
-    }
-
     public static ShardRequest ToDomain(this Wire.Shard? shard, string client, long firstSequence, long endSequence, ScoreFormat format)
     {
         if (shard is null) throw new RhoException("the shard's identity is missing: field `shard`");

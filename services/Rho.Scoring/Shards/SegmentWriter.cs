@@ -6,7 +6,7 @@ namespace Rho.Scoring.Shards;
 
 /// <summary>Stores a segment's chunks while it can: goes on without a store that is away, and comes back to it.</summary>
 /// <param name="lease">The right to store; null where the store is away or, with <paramref name="despiteLease"/>, where its holder makes no progress.</param>
-internal sealed class SegmentWriter(
+internal sealed partial class SegmentWriter(
     ScoreKey key, int segment, ILossStore store, ISegmentLease? lease, bool despiteLease, ScoringMetrics metrics, ILogger logger) : IAsyncDisposable
 {
     private static readonly TimeSpan LeaseRetry = TimeSpan.FromSeconds(1);
@@ -22,30 +22,30 @@ internal sealed class SegmentWriter(
     {
         try
         {
-            if (_lease is null) await RegainLeaseAsync(cancellation).ConfigureAwait(false);
+            if (_lease is null) await RegainLeaseAsync(cancellation);
             if (_lease is null) return false;
-            await _lease.WriteAsync(chunk, payload, cancellation).ConfigureAwait(false);
+            await _lease.WriteAsync(chunk, payload, cancellation);
             return true;
         }
         catch (LeaseLostException e)
         {
             metrics.LeasesLost.Add(1);
-            logger.LogWarning("{Message}", e.Message);
-            await GiveUpLeaseAsync().ConfigureAwait(false);
+            LeaseLost(chunk, e.Message);
+            await GiveUpLeaseAsync();
             HandedOver = !despiteLease;
             return false;
         }
         catch (StoreUnavailableException e)
         {
-            logger.LogDebug("Chunk {Chunk} of shard {Shard} is not cached: {Reason}", chunk, key.Shard, e.Message);
-            await GiveUpLeaseAsync().ConfigureAwait(false);
+            NotCached(chunk, key.Shard, e.Message);
+            await GiveUpLeaseAsync();
             return false;
         }
     }
 
     public async ValueTask DisposeAsync()
     {
-        if (_lease is not null) await _lease.DisposeAsync().ConfigureAwait(false);
+        if (_lease is not null) await _lease.DisposeAsync();
         _lease = null;
     }
 
@@ -53,13 +53,18 @@ internal sealed class SegmentWriter(
     {
         if (HandedOver || !store.Available || Stopwatch.GetElapsedTime(_triedAt) < LeaseRetry) return;
         _triedAt = Stopwatch.GetTimestamp();
-        _lease = await store.TryLeaseAsync(key, segment, cancellation).ConfigureAwait(false);
+        _lease = await store.TryLeaseAsync(key, segment, cancellation);
         HandedOver = _lease is null && !despiteLease;
     }
 
     private async Task GiveUpLeaseAsync()
     {
         _triedAt = Stopwatch.GetTimestamp();
-        await DisposeAsync().ConfigureAwait(false);
+        await DisposeAsync();
     }
+    [LoggerMessage(LogLevel.Warning, "chunk {Chunk} is not cached: {Reason}")]
+    private partial void LeaseLost(int chunk, string reason);
+
+    [LoggerMessage(LogLevel.Debug, "chunk {Chunk} of shard {Shard} is not cached: {Reason}")]
+    private partial void NotCached(int chunk, string shard, string reason);
 }

@@ -12,7 +12,7 @@ namespace Rho.Scoring.Shards;
 /// leased. With a store it runs ahead of its own client, so that a client that reads slowly keeps nobody waiting; what is not
 /// stored waits in a small window until the client took it.
 /// </summary>
-internal sealed class ShardJob : IAsyncDisposable
+internal sealed partial class ShardJob : IAsyncDisposable
 {
     /// <summary>Chunks in the model's queue at a time: one in work and one to follow, so that the model never waits for storing.</summary>
     private const int Ahead = 2;
@@ -81,14 +81,14 @@ internal sealed class ShardJob : IAsyncDisposable
 
             if (_running.IsCompleted)
             {
-                await _running.ConfigureAwait(false);
+                await _running;
                 lock (_gate)
                 {
                     return _window.Remove(chunk, out var payload) ? payload : null;
                 }
             }
 
-            await Task.WhenAny(changed, _running).WaitAsync(cancellation).ConfigureAwait(false);
+            await Task.WhenAny(changed, _running).WaitAsync(cancellation);
         }
     }
 
@@ -114,7 +114,7 @@ internal sealed class ShardJob : IAsyncDisposable
                 Scores = room,
                 Cancellation = _stop.Token,
             };
-            await _reference.Loop.ScoreAsync(work).ConfigureAwait(false);
+            await _reference.Loop.ScoreAsync(work);
             _admitted.Done(count);
             return work.Encode();
         }
@@ -128,7 +128,7 @@ internal sealed class ShardJob : IAsyncDisposable
 
     public async ValueTask DisposeAsync()
     {
-        await _stop.CancelAsync().ConfigureAwait(false);
+        await _stop.CancelAsync();
         await _running.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         _stop.Dispose();
     }
@@ -145,7 +145,7 @@ internal sealed class ShardJob : IAsyncDisposable
                 if (last && chunk + 1 < endChunk)
                 {
                     // The next segment is leased before this one's last chunk is through, so that the model never waits.
-                    if (await EnterAsync(chunk + 1).ConfigureAwait(false) is not { } entered)
+                    if (await EnterAsync(chunk + 1) is not { } entered)
                     {
                         HandedOver = true;
                         break;
@@ -155,23 +155,23 @@ internal sealed class ShardJob : IAsyncDisposable
                     entered.Present.CopyTo(present, chunk + 1 - firstChunk);
                 }
 
-                if (pending.Count >= Ahead) await PassAsync(pending.Dequeue()).ConfigureAwait(false);
+                if (pending.Count >= Ahead) await PassAsync(pending.Dequeue());
             }
 
-            while (pending.TryDequeue(out var left)) await PassAsync(left).ConfigureAwait(false);
+            while (pending.TryDequeue(out var left)) await PassAsync(left);
             HandedOver |= writer.HandedOver;
         }
         finally
         {
             // What is still in the model's queue uses the spool: it has to be out before this job counts as ended.
-            if (pending.Count > 0) await _stop.CancelAsync().ConfigureAwait(false);
+            if (pending.Count > 0) await _stop.CancelAsync();
             foreach (var left in pending)
             {
                 if (left.Payload is { } payload) await ((Task)payload).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
-                await left.Writer.DisposeAsync().ConfigureAwait(false);
+                await left.Writer.DisposeAsync();
             }
 
-            await writer.DisposeAsync().ConfigureAwait(false);
+            await writer.DisposeAsync();
             _admitted.Dispose();
         }
 
@@ -186,20 +186,20 @@ internal sealed class ShardJob : IAsyncDisposable
             {
                 try
                 {
-                    lease = await _store.TryLeaseAsync(_key, ChunkGrid.SegmentOf(chunk), _stop.Token).ConfigureAwait(false);
+                    lease = await _store.TryLeaseAsync(_key, ChunkGrid.SegmentOf(chunk), _stop.Token);
                     if (lease is null) return null;
-                    stored = await _store.PresentAsync(_key, chunk, end, _stop.Token).ConfigureAwait(false);
+                    stored = await _store.PresentAsync(_key, chunk, end, _stop.Token);
                 }
                 catch (StoreUnavailableException e)
                 {
-                    _logger.LogDebug("Shard {Shard} goes on without cache: {Reason}", _key.Shard, e.Message);
+                    GoesOnWithoutCache(_key.Shard, e.Message);
                 }
             }
 
             if (Enumerable.Range(chunk, stored.Length).Any(other => !stored[other - chunk] && !_spool.Holds(other)))
             {
                 // Was stored when this job began and is no more: the stream asks for its tokens.
-                if (lease is not null) await lease.DisposeAsync().ConfigureAwait(false);
+                if (lease is not null) await lease.DisposeAsync();
                 return null;
             }
 
@@ -222,8 +222,8 @@ internal sealed class ShardJob : IAsyncDisposable
                 return;
             }
 
-            var payload = await scored.Payload.ConfigureAwait(false);
-            var stored = await scored.Writer.StoreAsync(scored.Chunk, payload, _stop.Token).ConfigureAwait(false);
+            var payload = await scored.Payload;
+            var stored = await scored.Writer.StoreAsync(scored.Chunk, payload, _stop.Token);
             while (true)
             {
                 Task changed;
@@ -241,12 +241,12 @@ internal sealed class ShardJob : IAsyncDisposable
                     changed = _changed.Task;
                 }
 
-                await changed.WaitAsync(_stop.Token).ConfigureAwait(false);
+                await changed.WaitAsync(_stop.Token);
             }
         }
         finally
         {
-            if (scored.IsLastOfSegment) await scored.Writer.DisposeAsync().ConfigureAwait(false);
+            if (scored.IsLastOfSegment) await scored.Writer.DisposeAsync();
         }
     }
 
@@ -255,6 +255,9 @@ internal sealed class ShardJob : IAsyncDisposable
         _changed.TrySetResult();
         _changed = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
     }
+
+    [LoggerMessage(LogLevel.Debug, "shard {Shard} goes on without cache: {Reason}")]
+    private partial void GoesOnWithoutCache(string shard, string reason);
 
     /// <param name="Payload">Null: the store has the chunk.</param>
     private sealed record Scored(int Chunk, Task<byte[]>? Payload, SegmentWriter Writer, bool IsLastOfSegment);

@@ -14,7 +14,7 @@ namespace Rho.Scoring.Shards;
 /// 4. where another holds the lease, by waiting for what it writes, and taking over when it dies or makes no progress.
 /// Without a store, or when it is away, every stream scores for itself.
 /// </summary>
-internal sealed class ShardStream : IAsyncDisposable
+internal sealed partial class ShardStream : IAsyncDisposable
 {
     private const int ReadChunks = 8;
     private static readonly TimeSpan FirstPoll = TimeSpan.FromMilliseconds(5);
@@ -59,14 +59,14 @@ internal sealed class ShardStream : IAsyncDisposable
         while (chunk < end)
         {
             // 1.
-            if (_job is not null && await _job.TakeAsync(chunk, cancellation).ConfigureAwait(false) is { } own)
+            if (_job is not null && await _job.TakeAsync(chunk, cancellation) is { } own)
             {
                 yield return Scored(chunk++, own, fromCache: false);
                 continue;
             }
 
             // 2.
-            var stored = await ReadStoreAsync(chunk, end, cancellation).ConfigureAwait(false);
+            var stored = await ReadStoreAsync(chunk, end, cancellation);
             foreach (var payload in stored) yield return Scored(chunk++, payload, fromCache: true);
             if (stored.Count > 0)
             {
@@ -77,37 +77,37 @@ internal sealed class ShardStream : IAsyncDisposable
 
             if (_job is { HandedOver: true })
             {
-                await _job.DisposeAsync().ConfigureAwait(false);
+                await _job.DisposeAsync();
                 _job = null;
             }
 
             if (_job is not null)
             {
                 // Stored, and lost again since.
-                while (await LackingAsync([chunk], cancellation).ConfigureAwait(false) is { } lost)
+                while (await LackingAsync([chunk], cancellation) is { } lost)
                 {
                     yield return ShardEvent.TokensPlease(lost);
-                    await ReceiveTokensAsync(cancellation).ConfigureAwait(false);
+                    await ReceiveTokensAsync(cancellation);
                 }
 
-                yield return Scored(chunk, await _job.ScoreAsync(chunk).ConfigureAwait(false), fromCache: false);
+                yield return Scored(chunk, await _job.ScoreAsync(chunk), fromCache: false);
                 chunk++;
                 continue;
             }
 
             // 3.
             var impatient = waitingSince != 0 && Stopwatch.GetElapsedTime(waitingSince) > _options.FollowPatience;
-            var lead = await TryLeadAsync(chunk, end, impatient, cancellation).ConfigureAwait(false);
+            var lead = await TryLeadAsync(chunk, end, impatient, cancellation);
             if (lead is not null)
             {
-                await using (lead.ConfigureAwait(false))
+                await using (lead)
                 {
                     EndWait(ref waitingSince);
                     if (!lead.HasWork) continue;
-                    while (await LackingAsync(lead.Missing, cancellation).ConfigureAwait(false) is { } lacking)
+                    while (await LackingAsync(lead.Missing, cancellation) is { } lacking)
                     {
                         yield return ShardEvent.TokensPlease(lacking);
-                        await ReceiveTokensAsync(cancellation).ConfigureAwait(false);
+                        await ReceiveTokensAsync(cancellation);
                     }
 
                     _job = lead.Start(_spool!, cancellation);
@@ -123,14 +123,14 @@ internal sealed class ShardStream : IAsyncDisposable
                 _metrics.CacheMisses.Add(1);
             }
 
-            await Task.Delay(poll, cancellation).ConfigureAwait(false);
+            await Task.Delay(poll, cancellation);
             poll = poll * 2 < LongestPoll ? poll * 2 : LongestPoll;
         }
     }
 
     public async ValueTask DisposeAsync()
     {
-        if (_job is not null) await _job.DisposeAsync().ConfigureAwait(false);
+        if (_job is not null) await _job.DisposeAsync();
         if (_sees) _verified.GiveUp(_request.Content);
         _spool?.Dispose();
     }
@@ -150,7 +150,7 @@ internal sealed class ShardStream : IAsyncDisposable
         if (!_store.Available) return [];
         try
         {
-            return await _store.ReadAsync(_key, chunk, Math.Min(ReadChunks, end - chunk), cancellation).ConfigureAwait(false);
+            return await _store.ReadAsync(_key, chunk, Math.Min(ReadChunks, end - chunk), cancellation);
         }
         catch (StoreUnavailableException)
         {
@@ -170,14 +170,14 @@ internal sealed class ShardStream : IAsyncDisposable
         {
             try
             {
-                lease = await _store.TryLeaseAsync(_key, ChunkGrid.SegmentOf(chunk), cancellation).ConfigureAwait(false);
+                lease = await _store.TryLeaseAsync(_key, ChunkGrid.SegmentOf(chunk), cancellation);
                 if (lease is null && !impatient) return null;
                 // The writer before may have stored more between this stream's look and the lease.
-                present = await _store.PresentAsync(_key, chunk, end, cancellation).ConfigureAwait(false);
+                present = await _store.PresentAsync(_key, chunk, end, cancellation);
             }
             catch (StoreUnavailableException e)
             {
-                _logger.LogDebug("Shard {Shard} is scored without cache: {Reason}", _key.Shard, e.Message);
+                ScoredWithoutCache(_key.Shard, e.Message);
             }
         }
 
@@ -191,7 +191,7 @@ internal sealed class ShardStream : IAsyncDisposable
         }
         catch
         {
-            if (lease is not null) await lease.DisposeAsync().ConfigureAwait(false);
+            if (lease is not null) await lease.DisposeAsync();
             throw;
         }
     }
@@ -200,7 +200,7 @@ internal sealed class ShardStream : IAsyncDisposable
     private async Task<IReadOnlyList<SequenceRange>?> LackingAsync(IReadOnlyList<int> chunks, CancellationToken cancellation)
     {
         _spool ??= new TokenSpool(
-            _options.SpoolDirectory ?? Path.GetTempPath(), _request, _reference.VocabularySize, await ChunkHashesAsync(chunks.Count == _request.Grid.Chunks, cancellation).ConfigureAwait(false));
+            _options.SpoolDirectory ?? Path.GetTempPath(), _request, _reference.VocabularySize, await ChunkHashesAsync(chunks.Count == _request.Grid.Chunks, cancellation));
         return _spool.Expect(chunks);
     }
 
@@ -220,7 +220,7 @@ internal sealed class ShardStream : IAsyncDisposable
             if (needsAll && !seen.IsCompleted) return null;
             try
             {
-                if (await seen.WaitAsync(_options.UploadPatience, cancellation).ConfigureAwait(false) is { } hashes) return hashes;
+                if (await seen.WaitAsync(_options.UploadPatience, cancellation) is { } hashes) return hashes;
             }
             catch (TimeoutException)
             {
@@ -239,7 +239,7 @@ internal sealed class ShardStream : IAsyncDisposable
             TokenBlock block;
             try
             {
-                block = await _tokens(patience.Token).ConfigureAwait(false)
+                block = await _tokens(patience.Token)
                     ?? throw new RhoException($"the stream of tokens ended at token {spool.Next} of {_request.Grid.Tokens}");
             }
             catch (OperationCanceledException) when (!cancellation.IsCancellationRequested)
@@ -262,6 +262,9 @@ internal sealed class ShardStream : IAsyncDisposable
         _metrics.LeaseWaits.Record(Stopwatch.GetElapsedTime(waitingSince).TotalSeconds);
         waitingSince = 0;
     }
+
+    [LoggerMessage(LogLevel.Debug, "shard {Shard} is scored without cache: {Reason}")]
+    private partial void ScoredWithoutCache(string shard, string reason);
 
     /// <summary>What is held between winning the right to score and starting to: given back when anything in between fails.</summary>
     private sealed class Lead(
@@ -286,7 +289,7 @@ internal sealed class ShardStream : IAsyncDisposable
         {
             if (_started) return;
             admitted?.Dispose();
-            if (lease is not null) await lease.DisposeAsync().ConfigureAwait(false);
+            if (lease is not null) await lease.DisposeAsync();
         }
     }
 }

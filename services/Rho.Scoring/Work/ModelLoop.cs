@@ -191,17 +191,11 @@ internal sealed class ModelLoop : IDisposable
         var lengths = new int[work.Sequences];
         Array.Fill(lengths, work.Length);
         work.Scores ??= TokenScores.Room(work.Count, work.Format.Entropy, work.Format.TopK);
-        Measure(work.Count, work.Documents, [work], () => Score(work.Tokens.AsSpan(0, work.Count), lengths, work.Documents, work.Format, work.Scores, cancellation.Token));
+        Measure(work.Count, work.Documents, [work], () => Score(work.Tokens.AsSpan(0, work.Count), lengths, work.Documents, work.Scores, cancellation.Token));
     }
 
-    private void Score(ReadOnlySpan<int> tokens, ReadOnlySpan<int> lengths, int[]? documents, ScoreFormat format, TokenScores scores, CancellationToken cancellation)
-    {
-        var numbers = documents is null ? default : documents.AsSpan(0, tokens.Length);
-        if (format.IsMoreThanLosses)
-            ((IDistributionModel)_model).Score(tokens, lengths, numbers, scores.Losses, scores.Entropies, format.TopK, scores.TopIds, scores.TopLogProbabilities, cancellation);
-        else
-            _model.Score(tokens, lengths, numbers, scores.Losses, cancellation);
-    }
+    private void Score(ReadOnlySpan<int> tokens, ReadOnlySpan<int> lengths, int[]? documents, TokenScores scores, CancellationToken cancellation) =>
+        _model.Score(tokens, lengths, documents is null ? default : documents.AsSpan(0, tokens.Length), scores, cancellation);
 
     private void ScoreTogether(List<ScoringWork> batch)
     {
@@ -219,7 +213,7 @@ internal sealed class ModelLoop : IDisposable
             at += work.Count;
         }
 
-        Measure(tokens.Length, documents, batch, () => Score(tokens, CollectionsMarshal.AsSpan(lengths), documents, format, scores, _stop.Token));
+        Measure(tokens.Length, documents, batch, () => Score(tokens, CollectionsMarshal.AsSpan(lengths), documents, scores, _stop.Token));
         at = 0;
         foreach (var work in batch)
         {

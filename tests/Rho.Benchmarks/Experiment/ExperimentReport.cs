@@ -31,7 +31,7 @@ internal static class ExperimentReport
         {
             var last = curve.Seeds.Select(seed => seed[^1]);
             var reached = curve.Seeds.Select((seed, i) => Reaches(seed, curated, Mean(curves[0].Seeds[i][^1], curated))).ToList();
-            var missed = reached.Count(share => share == null);
+            var missed = reached.Count(share => share is null);
             var share = curve == curves[0] ? "100 %" : missed > 0 ? $"not within the run in {missed} of {reached.Count}" : $"{Spread(reached.Select(value => 100 * value!.Value), "0")} %";
             text.AppendLine($"| {curve.Variant.Description} | {string.Join(" | ", sets.Select(set => Spread(last.Select(point => point.Losses[set]))))} | {share} |");
         }

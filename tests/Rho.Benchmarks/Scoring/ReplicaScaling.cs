@@ -28,7 +28,7 @@ internal static class ReplicaScaling
     /// <summary>Writes a row of the table; returns the speed of a single replica.</summary>
     private static async Task<double> MeasureAsync(WorkFolder work, string name, string[] arguments, int count, int shards, int sequences, int vocabulary, double single)
     {
-        var (redis, port) = await RedisServer.StartAsync(logPath: null, CancellationToken.None);
+        var (redis, port) = await QuickstartRedis.StartAsync(logPath: null, CancellationToken.None);
         await using var _ = redis;
         var replicas = await Task.WhenAll(Enumerable.Range(0, count).Select(i => ScorerProcess.StartAsync([.. arguments, "--redis", $"127.0.0.1:{port}"])));
         try

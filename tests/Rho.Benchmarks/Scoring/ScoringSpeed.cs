@@ -58,7 +58,7 @@ internal static class ScoringSpeed
     {
         const int sequences = 16_384;
         using var shard = work.Shard("shard", sequences);
-        var (redis, port) = await RedisServer.StartAsync(logPath: null, CancellationToken.None);
+        var (redis, port) = await QuickstartRedis.StartAsync(logPath: null, CancellationToken.None);
         await using var _ = redis;
         Console.WriteLine("| cache | to | tokens/s | store read, ns/token | of it checksum | all, ns/token |");
         Console.WriteLine("| --- | --- | ---: | ---: | ---: | ---: |");

@@ -63,27 +63,27 @@ internal static class Soak
             $"{time.TotalMinutes:0.#} min, {calls:N0} calls of {Clients} clients: memory {samples[0].Megabytes:N0} MB at first, {y:N0} MB in the second half, slope there {slope:+0.00;-0.00} MB/min; managed objects in use at each quarter {string.Join(", ", live.Select(megabytes => megabytes.ToString("0.0", CultureInfo.InvariantCulture)))} MB; left: {torch.Tensor.TotalCount - tensors} tensors, {info.Streams} streams, {info.QueuedTokens} queued tokens"));
     }
 
-    private static async Task LoadAsync(WorkFolder work, string address, int index, Action counted, CancellationToken stop)
+    private static async Task LoadAsync(WorkFolder work, string address, int index, Action counted, CancellationToken cancellation)
     {
         var random = new Random(index);
         await using var client = new ScorerClient(new ScorerClientOptions { Addresses = [address] });
         using var again = work.Shard($"again-{index}", sequences: 8, vocabulary: 4096, seed: 1000 + index);
-        for (var round = 0; !stop.IsCancellationRequested; round++, counted())
+        for (var round = 0; !cancellation.IsCancellationRequested; round++, counted())
         {
             switch (random.Next(4))
             {
                 case 0:
-                    using (var shard = work.Shard($"new-{index}", sequences: 4, vocabulary: 4096, seed: (index << 20) + round)) await ReadAsync(client, shard, int.MaxValue, stop);
+                    using (var shard = work.Shard($"new-{index}", sequences: 4, vocabulary: 4096, seed: (index << 20) + round)) await ReadAsync(client, shard, int.MaxValue, cancellation);
                     break;
                 case 1:
-                    await ReadAsync(client, again, int.MaxValue, stop);
+                    await ReadAsync(client, again, int.MaxValue, cancellation);
                     break;
                 case 2:
-                    await ReadAsync(client, again, random.Next(1, 3), stop);
+                    await ReadAsync(client, again, random.Next(1, 3), cancellation);
                     break;
                 default:
                     var sequences = Enumerable.Range(0, 6).Select(i => new SequenceTokens((ulong)i, [.. Enumerable.Range(0, random.Next(2, 500)).Select(_ => random.Next(4096))]));
-                    await foreach (var _ in client.ScoreAsync(sequences.ToAsyncEnumerable(), stop))
+                    await foreach (var _ in client.ScoreAsync(sequences.ToAsyncEnumerable(), cancellation))
                     {
                     }
 
@@ -93,9 +93,9 @@ internal static class Soak
     }
 
     /// <summary>Reads so many blocks and leaves.</summary>
-    private static async Task ReadAsync(ScorerClient client, TokenShard shard, int blocks, CancellationToken stop)
+    private static async Task ReadAsync(ScorerClient client, TokenShard shard, int blocks, CancellationToken cancellation)
     {
-        await foreach (var _ in client.ScoreShardAsync(shard, documentsSeeEachOther: true, ct: stop))
+        await foreach (var _ in client.ScoreShardAsync(shard, documentsSeeEachOther: true, cancellation: cancellation))
             if (--blocks == 0)
                 return;
     }

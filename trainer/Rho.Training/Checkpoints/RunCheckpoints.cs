@@ -60,12 +60,12 @@ internal sealed class RunCheckpoints : IAsyncDisposable
     }
 
     /// <summary>The last checkpoint and the final model. What the disk does not take is tried again: the run is too dear to lose.</summary>
-    public void Finish(RunProgress progress, CancellationToken stop)
+    public void Finish(RunProgress progress, CancellationToken cancellation)
     {
         if (_step != progress.Step)
         {
             _agreement.CheckSameWeights(_runner.ParameterNorm, progress.Step);
-            UntilWritten(() => WriteState(progress, wait: true, request: null, failureEndsRun: true), stop);
+            UntilWritten(() => WriteState(progress, wait: true, request: null, failureEndsRun: true), cancellation);
         }
 
         var final = RunFolder.FinalModelOf(_plan.Run.Output);
@@ -74,7 +74,7 @@ internal sealed class RunCheckpoints : IAsyncDisposable
         {
             using var model = _runner.Model.Model.CopyTo(torch.CPU, _plan.Compute.Resolve(_plan.Device));
             model.Save(final, _plan.Tokenizer);
-        }, stop);
+        }, cancellation);
     }
 
     /// <summary>How long training stood still for checkpoints since this was last asked.</summary>
@@ -126,7 +126,7 @@ internal sealed class RunCheckpoints : IAsyncDisposable
         _writer.Write(state, Probe.Overlap(progress.Step), start, wait, request, failureEndsRun);
     }
 
-    private void UntilWritten(Action write, CancellationToken stop)
+    private void UntilWritten(Action write, CancellationToken cancellation)
     {
         while (true)
         {
@@ -135,10 +135,10 @@ internal sealed class RunCheckpoints : IAsyncDisposable
                 write();
                 return;
             }
-            catch (RhoException e) when (!stop.IsCancellationRequested)
+            catch (RhoException e) when (!cancellation.IsCancellationRequested)
             {
                 _reporter.Warn($"{e.Message}; trying again in {Patience.TotalSeconds} s (stop the run to give up)");
-                if (stop.WaitHandle.WaitOne(Patience)) throw;
+                if (cancellation.WaitHandle.WaitOne(Patience)) throw;
             }
         }
     }

@@ -15,24 +15,24 @@ internal sealed class BatchFeed(BatchPipeline pipeline, RunPlan plan, Action<str
     private bool WaitsForScores => plan.Reference?.IsWaiting ?? false;
 
     /// <summary>The next step's micro-batches of this rank, waiting for them.</summary>
-    public StepBatches Take(CancellationToken stop)
+    public StepBatches Take(CancellationToken cancellation)
     {
         var batches = new List<PreparedBatch>();
         TimeSpan scores = default, data = default;
         for (var i = 0; i < plan.Run.Batch.Accumulation; i++)
         {
-            if (!pipeline.Wait(TimeSpan.Zero, stop))
+            if (!pipeline.Wait(TimeSpan.Zero, cancellation))
             {
                 // What is waited for counts as waiting for scores if the reference is what is missing.
                 var start = Stopwatch.GetTimestamp();
                 var forScores = WaitsForScores;
-                if (!pipeline.Wait(SlowData, stop)) warn(WhatIsSlow());
-                while (!pipeline.Wait(SlowData, stop)) forScores |= WaitsForScores;
+                if (!pipeline.Wait(SlowData, cancellation)) warn(WhatIsSlow());
+                while (!pipeline.Wait(SlowData, cancellation)) forScores |= WaitsForScores;
                 if (forScores) scores += Stopwatch.GetElapsedTime(start);
                 else data += Stopwatch.GetElapsedTime(start);
             }
 
-            if (!pipeline.Take(out var batch, stop)) throw new InvalidOperationException("the data ended before the run's last step");
+            if (!pipeline.Take(out var batch, cancellation)) throw new InvalidOperationException("the data ended before the run's last step");
             batches.Add(batch);
         }
 

@@ -14,7 +14,7 @@ internal sealed class RankAgreement(IRankGroup ranks)
 
     /// <summary>Gets ready for a step, and tells whether it comes: false when a rank is to stop.</summary>
     /// <exception cref="RhoException">This rank, or another, failed.</exception>
-    public bool AllReady<T>(Func<T> prepare, [NotNullWhen(true)] out T? prepared, CancellationToken stop)
+    public bool AllReady<T>(Func<T> prepare, [NotNullWhen(true)] out T? prepared, CancellationToken cancellation)
         where T : class
     {
         const double goesOn = 2, stops = 1, failed = 0;
@@ -23,10 +23,10 @@ internal sealed class RankAgreement(IRankGroup ranks)
         prepared = null;
         try
         {
-            stop.ThrowIfCancellationRequested();
+            cancellation.ThrowIfCancellationRequested();
             prepared = prepare();
         }
-        catch (OperationCanceledException) when (stop.IsCancellationRequested)
+        catch (OperationCanceledException) when (cancellation.IsCancellationRequested)
         {
             verdict[0] = stops;
         }

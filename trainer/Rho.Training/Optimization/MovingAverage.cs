@@ -46,8 +46,7 @@ internal sealed class MovingAverage : IDisposable
             return [.. batches.Select(batch =>
             {
                 var scores = TokenScores.Room(batch.Tokens.Tokens.Length, needs.Entropies, needs.TopK);
-                if (!needs.Entropies && needs.TopK == 0) _model.Evaluate(batch.Tokens, scores.Losses);
-                else _model.Evaluate(batch.Tokens, scores.Losses, scores.Entropies, needs.TopK, scores.TopIds, scores.TopLogProbabilities);
+                _model.Evaluate(batch.Tokens, scores);
                 return scores;
             })];
         }

@@ -11,7 +11,7 @@ namespace Rho.Training;
 /// sequence is read first: another batch would round differently.
 /// </summary>
 /// <param name="needs">What is wanted beside losses.</param>
-internal sealed class InProcessSource(IDistributionModel model, ReferenceNeeds needs) : IReferenceSource
+internal sealed class InProcessSource(IReferenceModel model, ReferenceNeeds needs) : IReferenceSource
 {
     private const int BlockTokens = 8192;
     private readonly Lock _model = new();
@@ -56,7 +56,7 @@ internal sealed class InProcessSource(IDistributionModel model, ReferenceNeeds n
                 shard.ReadDocuments(first, documents);
                 if (documentsSeeEachOther)
                     for (var i = 0; i < documents.Length; i++) documents[i] = Math.Min(documents[i], 0);
-                lock (_model) model.Score(tokens, count, length, documents, scores.Losses, scores.Entropies, needs.TopK, scores.TopIds, scores.TopLogProbabilities, cancellation);
+                lock (_model) model.Score(tokens, count, length, documents, scores, cancellation);
                 var before = (int)Math.Max(0, firstSequence - first);
                 var write = output.WriteAsync(new LossBlock(first + before, count - before, length, scores.Slice(before * length, (count - before) * length)), cancellation);
                 if (!write.IsCompletedSuccessfully) write.AsTask().Wait(cancellation); // This thread is the scoring's own.

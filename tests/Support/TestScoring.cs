@@ -5,17 +5,8 @@ using Rho.Scoring;
 
 namespace Rho.TestSupport;
 
-/// <summary>A folder that goes with the test.</summary>
-internal sealed class TempFolder : IDisposable
-{
-    public string Path { get; } = Directory.CreateTempSubdirectory("rho-test-").FullName;
-
-    public string this[string name] => System.IO.Path.Combine(Path, name);
-
-    public void Dispose() => Directory.Delete(Path, recursive: true);
-}
-
-internal static class TestData
+/// <summary>Shards, scorers over <see cref="HashModel"/>, and what these have to say.</summary>
+internal static class TestScoring
 {
     public static readonly TimeSpan Patience = TimeSpan.FromSeconds(60);
 

@@ -4,7 +4,7 @@ using System.Text.Json;
 namespace Rho.Tokenization.Tests;
 
 /// <summary>What the scripts in Data recorded.</summary>
-internal static class TestData
+internal static class Recorded
 {
     public static readonly string Folder = Path.Combine(AppContext.BaseDirectory, "Data");
 
@@ -28,19 +28,19 @@ internal static class Cases
     public static void Compare(JsonElement cases, Action<string, JsonElement> check)
     {
         var failures = new List<string>();
-        Assert.Equal(TestData.Texts.Length, cases.GetArrayLength());
-        for (var i = 0; i < TestData.Texts.Length; i++)
+        Assert.Equal(Recorded.Texts.Length, cases.GetArrayLength());
+        for (var i = 0; i < Recorded.Texts.Length; i++)
         {
             try
             {
-                check(TestData.Texts[i], cases[i]);
+                check(Recorded.Texts[i], cases[i]);
             }
             catch (Xunit.Sdk.XunitException error)
             {
-                failures.Add($"text {i} {TestData.Show(TestData.Texts[i])}: {error.Message}");
+                failures.Add($"text {i} {Recorded.Show(Recorded.Texts[i])}: {error.Message}");
             }
         }
 
-        if (failures.Count > 0) Assert.Fail($"{failures.Count} of {TestData.Texts.Length} texts differ.\n{string.Join('\n', failures.Take(3))}");
+        if (failures.Count > 0) Assert.Fail($"{failures.Count} of {Recorded.Texts.Length} texts differ.\n{string.Join('\n', failures.Take(3))}");
     }
 }

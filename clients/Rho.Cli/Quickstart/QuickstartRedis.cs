@@ -4,7 +4,7 @@ using System.Net.Sockets;
 namespace Rho.Cli.Quickstart;
 
 /// <summary>A Redis for one job: in memory, on a free port, gone with the job.</summary>
-internal static class RedisServer
+internal static class QuickstartRedis
 {
     private static readonly string[] Folders = ["/usr/bin", "/usr/local/bin", .. (Environment.GetEnvironmentVariable("PATH") ?? "").Split(':', StringSplitOptions.RemoveEmptyEntries)];
 

@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using Rho.Formats;
 using Rho.Model;
 
 namespace Rho.TestSupport;
@@ -6,7 +7,7 @@ namespace Rho.TestSupport;
 /// <summary>
 /// A bigram model whose losses are a hash of two tokens: deterministic, without weights, and as fast or slow as a test wants.
 /// </summary>
-internal sealed class HashModel : IDistributionModel
+internal sealed class HashModel : IReferenceModel
 {
     private long _tokens;
     private int _batches;
@@ -47,7 +48,7 @@ internal sealed class HashModel : IDistributionModel
     public static float Loss(int before, int token) =>
         (uint)HashCode(before, token) % 10_000 / 1000f;
 
-    public void Score(ReadOnlySpan<int> tokens, ReadOnlySpan<int> lengths, ReadOnlySpan<int> documents, Span<float> losses, CancellationToken cancellation)
+    public void Score(ReadOnlySpan<int> tokens, ReadOnlySpan<int> lengths, ReadOnlySpan<int> documents, TokenScores scores, CancellationToken cancellation)
     {
         var start = Stopwatch.GetTimestamp();
         ObjectDisposedException.ThrowIf(IsDisposed, this);
@@ -64,7 +65,8 @@ internal sealed class HashModel : IDistributionModel
             for (var t = 0; t < length; t++, at++)
             {
                 var none = t == 0 || (!documents.IsEmpty && (documents[at] < 0 || documents[at] != documents[at - 1]));
-                losses[at] = none ? float.NaN : Loss(tokens[at - 1], tokens[at]) + Shift + (DependsOnBatch ? lengths.Length * 0.01f : 0);
+                scores.Losses[at] = none ? float.NaN : Loss(tokens[at - 1], tokens[at]) + Shift + (DependsOnBatch ? lengths.Length * 0.01f : 0);
+                SayMore(scores, at, tokens[at]);
             }
         }
 
@@ -79,23 +81,18 @@ internal sealed class HashModel : IDistributionModel
         Interlocked.Increment(ref _batches);
     }
 
-    public void Score(
-        ReadOnlySpan<int> tokens, ReadOnlySpan<int> lengths, ReadOnlySpan<int> documents, Span<float> losses,
-        Span<float> entropies, int topK, Span<int> topIds, Span<float> topLogProbabilities, CancellationToken cancellation)
+    public void Dispose() => IsDisposed = true;
+
+    private void SayMore(TokenScores scores, int at, int token)
     {
-        Score(tokens, lengths, documents, losses, cancellation);
-        for (var i = 0; i < losses.Length; i++)
+        var loss = scores.Losses[at];
+        if (scores.Entropies.Length > 0) scores.Entropies[at] = loss / 2;
+        for (var k = 0; k < scores.TopK; k++)
         {
-            if (!entropies.IsEmpty) entropies[i] = losses[i] / 2;
-            for (var k = 0; k < topK; k++)
-            {
-                topIds[i * topK + k] = float.IsNaN(losses[i]) ? 0 : (tokens[i] + k) % VocabularySize;
-                topLogProbabilities[i * topK + k] = float.IsNaN(losses[i]) ? float.NaN : -k - 0.5f;
-            }
+            scores.TopIds[at * scores.TopK + k] = float.IsNaN(loss) ? 0 : (token + k) % VocabularySize;
+            scores.TopLogProbabilities[at * scores.TopK + k] = float.IsNaN(loss) ? float.NaN : -k - 0.5f;
         }
     }
-
-    public void Dispose() => IsDisposed = true;
 
     private static int HashCode(int a, int b)
     {
