@@ -238,14 +238,14 @@ public sealed class ArchitectureTests
             using var weights = Load("phi3-long");
             using var reference = ReferenceModel.InPassesOf(pass, weights.CopyTo(CPU, type));
             using var training = new TrainingModel(Load("phi3-long"), new TrainingOptions { Compute = ComputeType.Float32 });
-            var together = new float[tokens.Length];
+            var together = TokenScores.Room(tokens.Length);
             reference.Score(tokens, lengths, [], together, CancellationToken.None);
             var start = 0;
             foreach (var length in lengths)
             {
                 var alone = new float[length];
                 training.Evaluate(new TokenBatch(tokens[start..(start + length)], 1, length, null), alone);
-                NumericsTests.AssertClose(alone, together.AsSpan(start, length), 1e-5f);
+                NumericsTests.AssertClose(alone, together.Losses.AsSpan(start, length), 1e-5f);
                 start += length;
             }
         }
@@ -274,7 +274,7 @@ public sealed class ArchitectureTests
             var loss = Logits.LogSumExp(logits) - logits[tokens[count]];
             if (count == decoder.RecomputeBeyond) continue; // with the next token the sequence is a long one
             var losses = new float[count + 1];
-            reference.Score(tokens.AsSpan(0, count + 1), [count + 1], [], losses, CancellationToken.None);
+            reference.Score(tokens.AsSpan(0, count + 1), 1, count + 1, [], losses, CancellationToken.None);
             Assert.Equal(losses[count], loss, 1e-4);
         }
     }
