@@ -12,10 +12,13 @@ public sealed class ReferenceModel : IDistributionModel
 {
     private const int MostTopK = 64;
 
+    /// <summary>Raised when a change to the computation changes losses; part of the fingerprint.</summary>
+    private const int KernelEpoch = 4;
+
     private readonly LanguageModel _model;
     private readonly int _passTokens;
     private readonly ScoringForward _forward;
-    private readonly HeadScores _head;
+    private readonly OutputHead _head;
 
     /// <param name="model">becomes this object's own</param>
     /// <param name="fingerprint">of config and weights</param>
@@ -24,7 +27,7 @@ public sealed class ReferenceModel : IDistributionModel
         _model = model;
         _passTokens = passTokens ?? ScoringForward.PassTokens(model.Device);
         _forward = new ScoringForward(model);
-        _head = new HeadScores(model[model.Network.Head], model.Network.LogitsCap, model.Device.type == DeviceType.CPU ? 8 << 20 : 128 << 20);
+        _head = new OutputHead(model[model.Network.Head], model.Network.LogitsCap, model.Device.type == DeviceType.CPU ? 8 << 20 : 128 << 20);
         Fingerprint = fingerprint;
         TokenizerFingerprint = tokenizerFingerprint;
     }
@@ -71,7 +74,7 @@ public sealed class ReferenceModel : IDistributionModel
     {
         using var hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
         var config = model.Config.ToJson(model.Dtype.ToString()).ToJsonString();
-        hash.AppendData(Encoding.UTF8.GetBytes($"rho reference 1\n{config}\n{tokenizerFingerprint}\nkernels {Kernels.Epoch}\nlog-sum-exp float32\ndevice {model.Device.type}\n"));
+        hash.AppendData(Encoding.UTF8.GetBytes($"rho reference 1\n{config}\n{tokenizerFingerprint}\nkernels {KernelEpoch}\nlog-sum-exp float32\ndevice {model.Device.type}\n"));
         const long chunk = 4 << 20;
         for (long start = 0; start < model.Parameters; start += chunk)
         {
@@ -112,7 +115,7 @@ public sealed class ReferenceModel : IDistributionModel
         _forward.Prepare(plan);
         try
         {
-            var rows = HeadRows.Of(tokens, lengths, documents);
+            var rows = PredictingRows.Of(tokens, lengths, documents);
             var from = 0;
             foreach (var pass in plan.Passes)
             {
@@ -130,18 +133,14 @@ public sealed class ReferenceModel : IDistributionModel
     /// <param name="hidden">of a pass. [P, hidden]</param>
     /// <param name="rows">the pass's, counted in the batch</param>
     private void ScoreRows(
-        Tensor hidden, HeadRows rows, int start, Span<float> losses, Span<float> entropies, int topK, Span<int> topIds, Span<float> topLogProbabilities)
+        Tensor hidden, PredictingRows rows, int start, Span<float> losses, Span<float> entropies, int topK, Span<int> topIds, Span<float> topLogProbabilities)
     {
         using var scope = NewDisposeScope();
-        var count = rows.Targets.Length;
         var positions = Array.ConvertAll(rows.Positions, position => position - start);
-        var normed = Kernels.RmsNorm(hidden.index_select(0, tensor(positions, device: _model.Device)), _model[_model.Network.FinalNorm.Weight], _model.Network.FinalNorm);
-        var found = new RowScores(new float[count], new float[entropies.IsEmpty ? 0 : count], topK, new int[count * topK], new float[count * topK]);
+        var normed = TensorOps.RmsNorm(hidden.index_select(0, tensor(positions, device: _model.Device)), _model[_model.Network.FinalNorm.Weight], _model.Network.FinalNorm);
+        var found = new RowScores(rows.Targets.Length, !entropies.IsEmpty, topK);
         _head.Score(normed, rows.Targets, found);
-        rows.Spread<float>(found.Losses, losses);
-        if (!entropies.IsEmpty) rows.Spread<float>(found.Entropies, entropies);
-        rows.Spread<int>(found.TopIds, topIds, topK);
-        rows.Spread<float>(found.TopLogProbabilities, topLogProbabilities, topK);
+        rows.Spread(found, losses, entropies, topIds, topLogProbabilities);
     }
 
     public void Dispose()
@@ -149,57 +148,5 @@ public sealed class ReferenceModel : IDistributionModel
         _forward.Dispose();
         _head.Dispose();
         _model.Dispose();
-    }
-}
-
-/// <summary>The positions that predict a token: the row of the hidden state, and the token that comes after it.</summary>
-/// <param name="Positions">index into the batch's tokens of the predicting position</param>
-/// <param name="Targets">the token at the next position</param>
-internal sealed record HeadRows(long[] Positions, long[] Targets)
-{
-    internal static HeadRows Of(ReadOnlySpan<int> tokens, int sequences, int length, ReadOnlySpan<int> documents)
-    {
-        var lengths = new int[sequences];
-        Array.Fill(lengths, length);
-        return Of(tokens, lengths, documents);
-    }
-
-    /// <param name="tokens">sequences one after another</param>
-    internal static HeadRows Of(ReadOnlySpan<int> tokens, ReadOnlySpan<int> lengths, ReadOnlySpan<int> documents)
-    {
-        var positions = new long[tokens.Length];
-        var targets = new long[tokens.Length];
-        var (count, start) = (0, 0);
-        foreach (var length in lengths)
-        {
-            for (var at = start + 1; at < start + length; at++)
-            {
-                if (!documents.IsEmpty && (documents[at] < 0 || documents[at] != documents[at - 1])) continue;
-                positions[count] = at - 1;
-                targets[count++] = tokens[at];
-            }
-
-            start += length;
-        }
-
-        return new HeadRows(positions[..count], targets[..count]);
-    }
-
-    /// <summary>Those with positions in start .. start + count, of which <paramref name="from"/> is the first and then the one after them.</summary>
-    internal HeadRows Within(ref int from, long start, int count)
-    {
-        var end = from;
-        while (end < Positions.Length && Positions[end] < start + count) end++;
-        var rows = new HeadRows(Positions[from..end], Targets[from..end]);
-        from = end;
-        return rows;
-    }
-
-    /// <summary>Values of rows to the positions of their targets.</summary>
-    /// <param name="rows">[rows, width]</param>
-    /// <param name="values">[tokens, width]</param>
-    internal void Spread<T>(ReadOnlySpan<T> rows, Span<T> values, int width = 1)
-    {
-        for (var i = 0; i < Positions.Length; i++) rows.Slice(i * width, width).CopyTo(values[(((int)Positions[i] + 1) * width)..]);
     }
 }

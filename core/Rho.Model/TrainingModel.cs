@@ -71,11 +71,11 @@ public sealed class TrainingModel : IDisposable
         var network = _weights.Network;
         using var micro = new MicroBatch(batch, _angles);
         using var tape = new Tape(_weights, _gradients, micro);
-        var rows = HeadRows.Of(batch.Tokens, batch.Sequences, batch.Length, batch.Documents ?? []);
+        var rows = PredictingRows.Of(batch);
         var tokens = tensor(batch.Tokens, [batch.Tokens.Length], device: _weights.Device);
 
         // 1. Forward. With checkpointing only the blocks' inputs are kept; the last block's backward comes at once, and needs it all.
-        using var embedded = tape.Leaf(Kernels.Embed(_weights, tokens));
+        using var embedded = tape.Leaf(TensorOps.Embed(_weights, tokens));
         var (x, starts) = (embedded, new Stack<int>());
         foreach (var block in network.Blocks)
         {
@@ -88,7 +88,7 @@ public sealed class TrainingModel : IDisposable
 
         // 2. Losses of all candidates, then the selection among them.
         using var head = Head(normed, micro, rows);
-        var values = head.Forward(keepLogits: true, probe is null ? null : new HeadProbe(rows, probe));
+        var values = Losses(head, rows, probe);
 
         Array.Fill(losses, float.NaN);
         rows.Spread(values, losses);
@@ -131,49 +131,55 @@ public sealed class TrainingModel : IDisposable
     }
 
     /// <summary>The head at the rows that predict a token.</summary>
-    private HeadLoss Head(Value normed, MicroBatch micro, HeadRows rows) => new(
+    private OutputLoss Head(Value normed, MicroBatch micro, PredictingRows rows) => new(
         normed.Rows(micro.Own(RowSet.Of(rows.Positions))), _weights[_weights.Network.Head], _weights.Network.LogitsCap, rows.Targets, _options.LogitsBudgetBytes);
+
+    private static float[] Losses(OutputLoss head, PredictingRows rows, TokenProbe? probe)
+    {
+        var found = head.Forward(new RowScores(rows.Targets.Length, asked: probe is null ? null : rows.Asked(probe)));
+        if (probe is not null) rows.Spread<float>(found.AskedLogProbabilities, probe.LogProbabilities, probe.K);
+        return found.Losses;
+    }
 
     /// <summary>Current losses without gradients, in nats, NaN where there is no target. [sequences, length]</summary>
     /// <param name="probe">answered too</param>
-    public void Evaluate(TokenBatch batch, Span<float> losses, TokenProbe? probe = null) => Evaluate(batch, losses, rows => probe is null ? null : new HeadProbe(rows, probe));
+    public void Evaluate(TokenBatch batch, Span<float> losses, TokenProbe? probe = null)
+    {
+        using var guard = no_grad();
+        using var scope = NewDisposeScope();
+        var rows = PredictingRows.Of(batch);
+        using var head = Head(batch, rows);
+        losses.Fill(float.NaN);
+        rows.Spread(Losses(head, rows, probe), losses);
+    }
 
     /// <summary>Current losses, and of the distributions that they are taken from what <see cref="IDistributionModel"/> says of a reference's.</summary>
     public void Evaluate(TokenBatch batch, Span<float> losses, Span<float> entropies, int topK, Span<int> topIds, Span<float> topLogProbabilities)
     {
-        var wantsEntropy = !entropies.IsEmpty;
-        HeadRows? rows = null;
-        HeadDistribution? distribution = null;
-        Evaluate(batch, losses, all =>
-        {
-            rows = all;
-            return distribution = new HeadDistribution(all.Targets.Length, wantsEntropy, topK);
-        });
+        using var guard = no_grad();
+        using var scope = NewDisposeScope();
+        var rows = PredictingRows.Of(batch);
+        using var head = Head(batch, rows);
+        losses.Fill(float.NaN);
         entropies.Fill(float.NaN);
         topIds.Clear();
         topLogProbabilities.Fill(float.NaN);
-        if (wantsEntropy) rows!.Spread<float>(distribution!.Entropies, entropies);
-        rows!.Spread<int>(distribution!.TopIds, topIds, topK);
-        rows.Spread<float>(distribution.TopLogProbabilities, topLogProbabilities, topK);
+        rows.Spread(head.Forward(new RowScores(rows.Targets.Length, !entropies.IsEmpty, topK)), losses, entropies, topIds, topLogProbabilities);
     }
 
-    private void Evaluate(TokenBatch batch, Span<float> losses, Func<HeadRows, IHeadObserver?> observe)
+    /// <summary>The head after the blocks, of which nothing is kept.</summary>
+    private OutputLoss Head(TokenBatch batch, PredictingRows rows)
     {
-        using var guard = no_grad();
-        using var scope = NewDisposeScope();
         using var micro = new MicroBatch(batch, _angles);
         using var tape = new Tape(_weights, _gradients, micro);
-        var rows = HeadRows.Of(batch.Tokens, batch.Sequences, batch.Length, batch.Documents ?? []);
-        var x = tape.Leaf(Kernels.Embed(_weights, tensor(batch.Tokens, [batch.Tokens.Length], device: _weights.Device)));
+        var x = tape.Leaf(TensorOps.Embed(_weights, tensor(batch.Tokens, [batch.Tokens.Length], device: _weights.Device)));
         foreach (var block in _weights.Network.Blocks)
         {
             using var before = x;
             x = tape.RunAgain(block, x);
         }
 
-        using var head = Head(tape.Norm(x, _weights.Network.FinalNorm), micro, rows);
-        losses.Fill(float.NaN);
-        rows.Spread(head.Forward(keepLogits: false, observe(rows)), losses);
+        return Head(tape.Norm(x, _weights.Network.FinalNorm), micro, rows);
     }
 
     public void ClearGradients()
@@ -187,7 +193,7 @@ public sealed class TrainingModel : IDisposable
     {
         using var guard = no_grad();
         _copy?.Flat.copy_(_master.Flat);
-        if (_master.Device.type == DeviceType.CPU) Cpu.NativeHeap.Trim();
+        if (_master.Device.type == DeviceType.CPU) Kernels.NativeHeap.Trim();
     }
 
     public void Dispose()

@@ -137,7 +137,7 @@ public sealed class ArchitectureTests
                         if (t + 1 == batch.Length) continue;
                         var next = (s * batch.Length) + t + 1;
                         var row = logits.AsSpan(i * vocabulary, vocabulary);
-                        found[next] = (float)(Logits.LogSumExp(row) - row[batch.Tokens[next]]);
+                        found[next] = (float)(Kernels.Softmax.LogSumExp(row) - row[batch.Tokens[next]]);
                     }
                 }
 

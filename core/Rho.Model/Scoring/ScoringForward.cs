@@ -68,7 +68,7 @@ internal sealed class ScoringForward(LanguageModel model) : IOps<PassRows>, IDis
         _free.AddRange(_buffers);
         _now = (plan, pass, 0);
         var x = Take(model.Config.HiddenSize) with { IsStream = true };
-        x.Data.copy_(Kernels.Embed(model, tensor(tokens.ToArray(), [pass.Count], device: model.Device)));
+        x.Data.copy_(TensorOps.Embed(model, tensor(tokens.ToArray(), [pass.Count], device: model.Device)));
         foreach (var block in model.Network.Blocks)
         {
             cancellation.ThrowIfCancellationRequested();
@@ -82,7 +82,7 @@ internal sealed class ScoringForward(LanguageModel model) : IOps<PassRows>, IDis
     public PassRows Norm(PassRows x, Norm norm)
     {
         var y = Take(x.Data.size(1));
-        Kernels.RmsNorm(x.Data, model[norm.Weight], norm, y.Data);
+        TensorOps.RmsNorm(x.Data, model[norm.Weight], norm, y.Data);
         return Done(x, y);
     }
 
@@ -96,8 +96,8 @@ internal sealed class ScoringForward(LanguageModel model) : IOps<PassRows>, IDis
 
     public PassRows NormQueriesAndKeys(PassRows qkv, Norm queries, Norm keys, AttentionSpec spec)
     {
-        Kernels.RmsNorm_(qkv.Data.narrow(1, 0, spec.Queries), model[queries.Weight], queries);
-        Kernels.RmsNorm_(qkv.Data.narrow(1, spec.Queries, spec.KeysValues / 2), model[keys.Weight], keys);
+        TensorOps.RmsNorm_(qkv.Data.narrow(1, 0, spec.Queries), model[queries.Weight], queries);
+        TensorOps.RmsNorm_(qkv.Data.narrow(1, spec.Queries, spec.KeysValues / 2), model[keys.Weight], keys);
         return qkv;
     }
 
@@ -107,22 +107,22 @@ internal sealed class ScoringForward(LanguageModel model) : IOps<PassRows>, IDis
         var y = Take(spec.Queries);
         var (rows, attended) = (qkv.Data.view(pass.Count, spec.Columns, spec.HeadSize), y.Data.view(pass.Count, spec.Heads, spec.HeadSize));
         var earlier = _earlier.Length == 0 ? null : _earlier[layer];
-        foreach (var piece in pass.Pieces)
+        if (pass.GoesOn)
         {
-            if (piece.GoesOn)
-                earlier!.narrow(0, piece.Position, piece.Count).copy_(rows.narrow(0, piece.Start, piece.Count).narrow(1, spec.Heads, 2 * spec.KeyValueHeads));
+            var piece = pass.Pieces[^1];
+            earlier!.narrow(0, piece.Position, piece.Count).copy_(rows.narrow(0, piece.Start, piece.Count).narrow(1, spec.Heads, 2 * spec.KeyValueHeads));
         }
 
-        var context = new PieceContext(spec, pass, plan.Visibility.FirstSeen(spec.Window), _angles.Of(spec.Rotation, plan.Visibility.Longest));
-        if (Cpu.PieceAttention.Fits(context, rows, earlier)) Cpu.PieceAttention.Attend(context, rows, earlier, attended);
-        else TorchPieceAttention.Attend(context, rows, earlier, attended);
+        var pieces = new AttentionPieces(spec, _angles.Of(spec.Rotation, plan.Visibility.Longest), plan.Visibility.FirstSeen(spec.Window), pass.Start, pass.Pieces);
+        if (CpuKernels.FitAttention(spec, qkv.Data) && (earlier is null || CpuKernels.Fit(earlier))) CpuKernels.Of(rows).Attend(pieces, rows, earlier, attended, null);
+        else TorchAttention.Attend(pieces, rows, earlier, attended);
         return Done(qkv, y);
     }
 
     public PassRows Gate(PassRows gateUp, Activation activation)
     {
         var y = gateUp with { Data = gateUp.Data.narrow(1, 0, gateUp.Data.size(1) / 2) };
-        Kernels.Gate(gateUp.Data, activation, y.Data);
+        TensorOps.Gate(gateUp.Data, activation, y.Data);
         return y;
     }
 
@@ -179,12 +179,4 @@ internal sealed class ScoringForward(LanguageModel model) : IOps<PassRows>, IDis
         Finish();
         Free();
     }
-}
-
-/// <summary>What attention over a pass's pieces needs to know besides the numbers.</summary>
-/// <param name="FirstSeen">as <see cref="Visibility.FirstSeen"/>: of the whole batch</param>
-internal sealed record PieceContext(AttentionSpec Spec, ScoringPass Pass, int[]? FirstSeen, Angles Angles)
-{
-    /// <summary>The earliest position that a piece's token sees.</summary>
-    internal int First(in SequencePiece piece, int token) => FirstSeen is { } first ? first[Pass.Start + piece.Start + token] : 0;
 }

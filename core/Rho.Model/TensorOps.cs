@@ -4,11 +4,8 @@ using static TorchSharp.torch;
 namespace Rho.Model;
 
 /// <summary>The parts of a block that are not matrix products, forward and backward: by the CPU's kernels where they take the tensor, else in libtorch's operations.</summary>
-internal static class Kernels
+internal static class TensorOps
 {
-    /// <summary>Raised when a change to the computation changes losses; part of a reference's fingerprint.</summary>
-    internal const int Epoch = 3;
-
     /// <summary>float32, or float64 as it is.</summary>
     internal static Tensor Wide(Tensor x) => x.dtype == ScalarType.Float64 ? x : x.to(ScalarType.Float32);
 
@@ -43,7 +40,7 @@ internal static class Kernels
     {
         if (FitsRmsNorm(x, weight) && x.is_contiguous() && y.is_contiguous())
         {
-            Cpu.RmsNorm.Norm(x, weight, y, norm.Epsilon, norm.Shift);
+            CpuKernels.Of(x).RmsNorm(x, weight, y, norm);
             return;
         }
 
@@ -61,7 +58,7 @@ internal static class Kernels
     /// <summary>The gradient of a norm's input; that of its weight is added to <paramref name="sum"/>. With r the inverse root mean square, n = x r and g = dy (w + shift): dx = r (g - n mean(g n)), dw = sum over rows of dy n.</summary>
     internal static Tensor RmsNormGradient(Tensor x, Tensor weight, Norm norm, Tensor gradient, Tensor sum)
     {
-        if (FitsRmsNorm(x, weight)) return Cpu.RmsNorm.Gradient(x.contiguous(), weight, gradient.contiguous(), norm.Epsilon, norm.Shift, sum);
+        if (FitsRmsNorm(x, weight)) return CpuKernels.Of(x).RmsNormGradient(x.contiguous(), weight, gradient.contiguous(), norm, sum);
         using var scope = NewDisposeScope();
         var (wide, dy) = (Wide(x), Wide(gradient));
         var r = InverseRms(wide, norm);
@@ -75,7 +72,7 @@ internal static class Kernels
 
     private static Tensor Factor(Tensor weight, Norm norm) => norm.Shift == 0 ? Wide(weight) : Wide(weight).add(norm.Shift);
 
-    private static bool FitsRmsNorm(Tensor x, Tensor weight) => Cpu.Work.Fits(x) && x.dtype == weight.dtype && weight.NumberOfElements % 16 == 0;
+    private static bool FitsRmsNorm(Tensor x, Tensor weight) => CpuKernels.Fit(x) && x.dtype == weight.dtype && weight.NumberOfElements % 16 == 0;
 
     /// <summary>activation(gate) * up. [rows, 2 F] to [rows, F]</summary>
     internal static Tensor Gate(Tensor gateUp, Activation activation)
@@ -88,9 +85,9 @@ internal static class Kernels
     /// <summary>As above, into <paramref name="y"/>, which may be the columns of the gate.</summary>
     internal static void Gate(Tensor gateUp, Activation activation, Tensor y)
     {
-        if (Cpu.Work.Fits(gateUp))
+        if (CpuKernels.Fit(gateUp))
         {
-            Cpu.Activations.Gate(gateUp, activation, y);
+            CpuKernels.Of(gateUp).Gate(gateUp, activation, y);
             return;
         }
 
@@ -102,9 +99,9 @@ internal static class Kernels
     /// <summary>The gradient of gate and up, in their place. [rows, 2 F], [rows, F]</summary>
     internal static void GateGradient_(Tensor gateUp, Tensor gradient, Activation activation)
     {
-        if (Cpu.Work.Fits(gateUp))
+        if (CpuKernels.Fit(gateUp))
         {
-            Cpu.Activations.Differentiate(gateUp, gradient.contiguous(), activation);
+            CpuKernels.Of(gateUp).GateGradient(gateUp, gradient.contiguous(), activation);
             return;
         }
 

@@ -1,9 +1,9 @@
 using System.Runtime.InteropServices;
 
-namespace Rho.Model.Inference;
+namespace Rho.Kernels;
 
 /// <summary>Zeroed native memory, aligned to cache lines. The system provides its pages as they are first touched.</summary>
-internal sealed unsafe class NativeBuffer : SafeBuffer
+public sealed unsafe class NativeBuffer : SafeBuffer
 {
     private readonly void* _allocation;
 

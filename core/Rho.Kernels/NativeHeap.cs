@@ -1,12 +1,12 @@
 using System.Runtime.InteropServices;
 
-namespace Rho.Model.Cpu;
+namespace Rho.Kernels;
 
 /// <summary>
 /// The C library's heap, in which a step's activations lie. Freed in another order than made, they leave holes that the next step's do
 /// not fit: without a trim between steps a run's peak is a tenth above what a step needs.
 /// </summary>
-internal static unsafe class NativeHeap
+public static unsafe class NativeHeap
 {
     // Only the GNU C library has it.
     private static readonly delegate* unmanaged<nuint, int> MallocTrim =
@@ -14,7 +14,7 @@ internal static unsafe class NativeHeap
             ? (delegate* unmanaged<nuint, int>)address : null;
 
     /// <summary>Gives the pages of freed blocks back to the system.</summary>
-    internal static void Trim()
+    public static void Trim()
     {
         if (MallocTrim != null) MallocTrim(0);
     }

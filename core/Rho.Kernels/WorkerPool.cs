@@ -1,6 +1,6 @@
 using System.Runtime.ExceptionServices;
 
-namespace Rho.Model.Inference.Kernels;
+namespace Rho.Kernels;
 
 /// <summary>
 /// Threads for many short parallel loops in a row, as one forward pass has: a worker spins a few tens of microseconds for the next
