@@ -56,7 +56,8 @@ public sealed unsafe record AttentionGradient(AttentionShape Shape, int Sequence
             fixed (float* scratch = pool, cos = Shape.Cos, sin = Shape.Sin)
             {
                 float* keys = scratch, keysT = keys + tile, valuesT = keysT + tile, keyGradient = valuesT + tile, valueGradient = keyGradient + tile;
-                float* p = valueGradient + tile, ds = p + (Rows * padded), capped = ds + (Rows * padded), query = capped + (Rows * padded), dOut = query + (Rows * head), dQuery = dOut + (Rows * head);
+                float* p = valueGradient + tile, ds = p + (Rows * padded), capped = ds + (Rows * padded);
+                float* query = capped + (Rows * padded), dOut = query + (Rows * head), dQuery = dOut + (Rows * head);
                 var tokens = T.RowBytes(columns * head);
                 var kept = (byte*)qkv + ((nint)offset * tokens);
                 for (var t = 0; t < padded; t += Rows)
@@ -139,7 +140,9 @@ public sealed unsafe record AttentionGradient(AttentionShape Shape, int Sequence
                 for (var i = begin; i < stop; i++)
                 {
                     var t = (int)(Seen.At(i) - offset);
-                    var to = keysValues == null ? (byte*)queries + T.RowBytes((((long)i * columns) + Shape.Heads + group) * head) : (byte*)keysValues + T.RowBytes((((long)i * 2 * Shape.KeyValueHeads) + group) * head);
+                    var to = keysValues == null
+                        ? (byte*)queries + T.RowBytes((((long)i * columns) + Shape.Heads + group) * head)
+                        : (byte*)keysValues + T.RowBytes((((long)i * 2 * Shape.KeyValueHeads) + group) * head);
                     Store<T>(keyGradient + (t * head), t, Shape.Rotated, cos, sin, 1, to);
                     Store<T>(valueGradient + (t * head), t, 0, null, null, 1, to + T.RowBytes(Shape.KeyValueHeads * head));
                 }

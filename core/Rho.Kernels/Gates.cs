@@ -40,7 +40,8 @@ public static unsafe class Gates
 {
     /// <param name="gateUp">gate, then up. [rows, 2 width]</param>
     /// <param name="y">[rows, width], <paramref name="stride"/> numbers from row to row; may be the gate's place</param>
-    public static void Forward<T, TActivation>(void* gateUp, void* y, long rows, int width, long stride, int threads) where T : struct, IWritableFormat where TActivation : struct, IActivation =>
+    public static void Forward<T, TActivation>(void* gateUp, void* y, long rows, int width, long stride, int threads)
+        where T : struct, IWritableFormat where TActivation : struct, IActivation =>
         Work.Over(rows, threads, (first, end) =>
         {
             for (var row = first; row < end; row++) Row<T, TActivation>((byte*)gateUp + T.RowBytes(row * 2 * width), (byte*)y + T.RowBytes(row * stride), width);

@@ -32,7 +32,8 @@ public static unsafe class RmsNorm
     /// <param name="gradient">of the result. [rows, width]</param>
     /// <param name="dx">[rows, width], written; may be the gradient</param>
     /// <param name="dw">[width], added to</param>
-    public static void Backward<T>(void* x, void* weight, void* gradient, void* dx, float* dw, long rows, int width, double epsilon, float shift, int threads) where T : struct, IWritableFormat
+    public static void Backward<T>(void* x, void* weight, void* gradient, void* dx, float* dw, long rows, int width, double epsilon, float shift, int threads)
+        where T : struct, IWritableFormat
     {
         const int parts = 8;   // fixed, so that the sum's order does not depend on the number of threads
         using var partial = new NativeBuffer((long)parts * width * sizeof(float));

@@ -21,7 +21,8 @@ public static unsafe class Sums
     /// <param name="rows">[count]</param>
     /// <param name="part">[count, width]</param>
     /// <param name="width">a multiple of 16</param>
-    public static void AddRows<TSum, TPart>(void* sum, long* rows, void* part, long count, long width, int threads) where TSum : struct, IWritableFormat where TPart : struct, INumberFormat =>
+    public static void AddRows<TSum, TPart>(void* sum, long* rows, void* part, long count, long width, int threads)
+        where TSum : struct, IWritableFormat where TPart : struct, INumberFormat =>
         Work.Over((width + Strip - 1) / Strip, threads, (first, end) =>
         {
             for (long i = 0; i < count; i++)

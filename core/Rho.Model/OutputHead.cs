@@ -97,7 +97,8 @@ internal sealed class OutputHead(Tensor weight, double? cap, long logitsBytes) :
         using var scope = NewDisposeScope();
         var rows = targets.Length;
         var (device, type) = (hidden.device, weight.dtype == ScalarType.Float64 ? ScalarType.Float64 : ScalarType.Float32);
-        var named = cat([tensor(targets, [rows, 1], device: device), tensor(scores.Asked, [rows, scores.Asked.Length / rows], device: device).to(ScalarType.Int64)], 1); // targets, then those asked for
+        var asked = tensor(scores.Asked, [rows, scores.Asked.Length / rows], device: device).to(ScalarType.Int64);
+        var named = cat([tensor(targets, [rows, 1], device: device), asked], 1);
         var chosen = full_like(named, double.NaN, type);                      // their logits
         var logSum = full([rows, 1], float.NegativeInfinity, type, device);
         var mean = zeros([rows, 1], type, device);                            // of the logits, under the distribution so far

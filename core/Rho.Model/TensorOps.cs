@@ -93,7 +93,8 @@ internal static class TensorOps
 
         using var scope = NewDisposeScope();
         var (gate, up) = Halves(gateUp);
-        y.copy_((activation == Activation.Silu ? nn.functional.silu(gate) : Gelu(gate).Value).mul_(up));
+        var (s, _) = Logistic(gate, activation);
+        y.copy_(gate.mul(s).mul_(up));
     }
 
     /// <summary>The gradient of gate and up, in their place. [rows, 2 F], [rows, F]</summary>
@@ -107,29 +108,20 @@ internal static class TensorOps
 
         using var scope = NewDisposeScope();
         var (gate, up) = Halves(gateUp);
-        Tensor value, slope;
-        if (activation == Activation.Silu)
-        {
-            var s = gate.sigmoid();                                                             // d silu(g) = s (1 + g (1 - s))
-            (value, slope) = (gate.mul(s), s.mul(s.neg().add_(1).mul_(gate).add_(1)));
-        }
-        else
-        {
-            (value, slope) = Gelu(gate);
-        }
-
+        var (s, argumentSlope) = Logistic(gate, activation);
+        var value = gate.mul(s);
+        var slope = s.neg().add_(1).mul_(gate).mul_(argumentSlope).add_(1).mul_(s);             // s (1 + x (1 - s) z')
         gate.copy_(slope.mul_(up).mul_(gradient));
         up.copy_(value.mul_(gradient));
     }
 
-    // With u = sqrt(2 / pi) (x + a x^3) and t = tanh(u): gelu(x) = x (1 + t) / 2 and d gelu(x) = (1 + t) / 2 + x / 2 (1 - t^2) u'.
-    private static (Tensor Value, Tensor Slope) Gelu(Tensor x)
+    /// <summary>Activations are x s with s = logistic(z(x)), as in <see cref="Rho.Kernels.IActivation"/>: s and z'(x).</summary>
+    private static (Tensor S, Tensor ArgumentSlope) Logistic(Tensor x, Activation activation)
     {
+        if (activation == Activation.Silu) return (x.sigmoid(), ones_like(x));
         const double a = 0.044715;
-        var (root, square) = (Math.Sqrt(2 / Math.PI), x.mul(x));
-        var t = square.mul(a).add_(1).mul_(x).mul_(root).tanh_();
-        var half = t.add(1).mul_(0.5);
-        return (x.mul(half), half.add(t.mul(t).neg_().add_(1).mul_(x).mul_(square.mul(3 * a).add_(1)).mul_(root / 2)));
+        var (roots, square) = (2 * Math.Sqrt(2 / Math.PI), x.mul(x));
+        return (square.mul(a).add_(1).mul_(x).mul_(roots).sigmoid_(), square.mul(3 * a).add_(1).mul_(roots));
     }
 
     private static (Tensor Gate, Tensor Up) Halves(Tensor gateUp) => (gateUp.narrow(1, 0, gateUp.size(1) / 2), gateUp.narrow(1, gateUp.size(1) / 2, gateUp.size(1) / 2));
