@@ -47,13 +47,13 @@ internal unsafe struct Four
         D.Store(to + (3 * stride));
     }
 
-    /// <summary>The sums of the four registers' lanes: over lanes i and i + 2, then i and i + 1 of each 128 bits, then over the 128-bit parts.</summary>
+    /// <summary>The sums of four registers' lanes: over lanes i and i + 2, then i and i + 1 of each 128 bits, then over the 128-bit parts.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    internal readonly Vector128<float> SumLanes()
+    internal static Vector128<float> SumLanes(Four x)
     {
-        if (!Avx512F.IsSupported) return Vector128.Create(SumLanes(A), SumLanes(B), SumLanes(C), SumLanes(D));
-        var ab = Avx512F.UnpackLow(A, B) + Avx512F.UnpackHigh(A, B);
-        var cd = Avx512F.UnpackLow(C, D) + Avx512F.UnpackHigh(C, D);
+        if (!Avx512F.IsSupported) return Vector128.Create(SumLanes(x.A), SumLanes(x.B), SumLanes(x.C), SumLanes(x.D));
+        var ab = Avx512F.UnpackLow(x.A, x.B) + Avx512F.UnpackHigh(x.A, x.B);
+        var cd = Avx512F.UnpackLow(x.C, x.D) + Avx512F.UnpackHigh(x.C, x.D);
         var sums = Avx512F.UnpackLow(ab.AsDouble(), cd.AsDouble()).AsSingle() + Avx512F.UnpackHigh(ab.AsDouble(), cd.AsDouble()).AsSingle();
         var half = sums.GetLower() + sums.GetUpper();
         return half.GetLower() + half.GetUpper();

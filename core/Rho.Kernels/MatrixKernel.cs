@@ -124,9 +124,9 @@ public static unsafe class MatrixKernel<TFormat> where TFormat : struct, INumber
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static void Store(in Four four, int rows, float* y, float* bias, bool accumulate)
+    private static void Store(Four four, int rows, float* y, float* bias, bool accumulate)
     {
-        var sums = four.SumLanes();
+        var sums = Four.SumLanes(four);
         if (rows == 4)
         {
             if (bias != null) sums += Vector128.Load(bias);

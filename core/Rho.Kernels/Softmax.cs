@@ -64,13 +64,13 @@ public static unsafe class Softmax
         for (; i < length; i++) x[i] = cap * MathF.Tanh(x[i] / cap);
     }
 
-    /// <summary>The highest of a row's logits; NaN where one is.</summary>
+    /// <summary>The highest of a row's logits. NaN may be passed over: the sum of exponentials is NaN then, and tells.</summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     internal static float Highest<T>(void* row, long count) where T : struct, INumberFormat
     {
         var (whole, high) = (count & ~15L, Vector512.Create(float.NegativeInfinity));
-        for (long i = 0; i < whole; i += 16) high = Vector512.Max(high, T.Load(row, i));
-        return VectorMath.Largest(Vector512.Max(high, VectorMath.LoadPart<T>(row, whole, count - whole, float.NegativeInfinity)));
+        for (long i = 0; i < whole; i += 16) high = Vector512.MaxNative(high, T.Load(row, i));
+        return VectorMath.Largest(Vector512.MaxNative(high, VectorMath.LoadPart<T>(row, whole, count - whole, float.NegativeInfinity)));
     }
 
     /// <summary>sum exp((l - shift) * scale) over a row.</summary>
@@ -120,7 +120,7 @@ public static unsafe class Softmax
     {
         Mask(row, from, end, first, last);
         var high = Vector512.Create(float.NegativeInfinity);
-        for (var j = from; j < end; j += 16) high = Vector512.Max(high, Vector512.Load(row + j));
+        for (var j = from; j < end; j += 16) high = Vector512.MaxNative(high, Vector512.Load(row + j));
         var max = VectorMath.Largest(high);
         var (offset, sum) = (Vector512.Create(max), Vector512<float>.Zero);
         for (var j = from; j < end; j += 16)
@@ -133,10 +133,16 @@ public static unsafe class Softmax
         return (max, Vector512.Sum(sum));
     }
 
-    /// <summary>Minus infinity in from .. end outside first .. last.</summary>
+    /// <summary>Minus infinity in from .. end, multiples of 16, outside first .. last. Whole registers are written: one that is read after parts of it were would wait for them.</summary>
     internal static void Mask(float* row, int from, int end, int first, int last)
     {
-        for (var j = from; j < first; j++) row[j] = float.NegativeInfinity;
-        for (var j = last + 1; j < end; j++) row[j] = float.NegativeInfinity;
+        for (var j = from; j < Math.Min(first, end); j += 16) MaskAt(row + j, first - j, last - j);
+        for (var j = Math.Max(from, (last + 1) & ~15); j < end; j += 16) MaskAt(row + j, first - j, last - j);
+    }
+
+    private static void MaskAt(float* row, int first, int last)
+    {
+        var inside = Vector512.GreaterThanOrEqual(Vector512<int>.Indices, Vector512.Create(first)) & Vector512.LessThanOrEqual(Vector512<int>.Indices, Vector512.Create(last));
+        Vector512.ConditionalSelect(inside.AsSingle(), Vector512.Load(row), Vector512.Create(float.NegativeInfinity)).Store(row);
     }
 }

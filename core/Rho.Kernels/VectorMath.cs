@@ -48,12 +48,12 @@ public static unsafe class VectorMath
         return Vector512.ConditionalSelect(Vector512.LessThan(square, Vector512.Create(0.09f)), near, far);
     }
 
-    /// <summary>The largest of 16; NaN where one is.</summary>
+    /// <summary>The largest of 16, none of which is NaN.</summary>
     public static float Largest(Vector512<float> x)
     {
-        var half = Vector256.Max(x.GetLower(), x.GetUpper());
-        var quarter = Vector128.Max(half.GetLower(), half.GetUpper());
-        return MathF.Max(MathF.Max(quarter[0], quarter[1]), MathF.Max(quarter[2], quarter[3]));
+        var half = Vector256.MaxNative(x.GetLower(), x.GetUpper());
+        var quarter = Vector128.MaxNative(half.GetLower(), half.GetUpper());
+        return float.MaxNative(float.MaxNative(quarter[0], quarter[1]), float.MaxNative(quarter[2], quarter[3]));
     }
 
     /// <summary>Fewer than 16 numbers, and <paramref name="rest"/> beyond them.</summary>

@@ -315,8 +315,8 @@ internal static unsafe class KernelSpeed
                 optimizer.step();
                 parameter.grad!.zero_();
             }, 8L * count),
+            // Faster or not, it is the same bits for any number of threads, which libtorch's is not.
             new Case("gradient norm", $"{count:N0}", "float32", () => FlatKernels.SumOfSquares(pp, count), () => p.norm().item<float>()),
-            new Case("moving average", $"{count:N0}", "float32", () => FlatKernels.MovingAverage(pp, pg, count, 0.99), () => p.mul_(0.99).add_(g, 0.01)),
             new Case("sum of two types", $"{count:N0}", "bfloat16 to float32", () => Sums.Add<BFloat16>((float*)ps, ppart, count, Threads), () => sum.add_(part)),
             new Case("sum of chosen rows", "2,048 x 256", "float32", () => Sums.AddRows<Float32, Float32>(pe, (long*)pr, pgradient, 2048, 256, Threads), () => embedding.index_add_(0, rows, gradient, 1)),
         ];

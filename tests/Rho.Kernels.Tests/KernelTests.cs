@@ -124,6 +124,20 @@ public sealed unsafe class KernelTests
         IsTheDefinition<BFloat16>(vocabulary, k, block); // 256 steps an octave: full of equal logits
     }
 
+    [Theory]
+    [InlineData(0)]
+    [InlineData(37)]
+    [InlineData(49)]
+    public void RunningSoftmax_NaNAmongLogits_GivesNaN(int at)
+    {
+        var logits = new float[50];
+        logits[at] = float.NaN;
+        var running = new RunningSoftmax([3], entropies: true, 0, threads: 1);
+        fixed (float* p = logits) running.Add<Float32>(p, 0, logits.Length);
+        Assert.Equal(float.NaN, running.Loss(0));
+        Assert.Equal(float.NaN, running.Entropy(0));
+    }
+
     private static void IsTheDefinition<T>(int vocabulary, int k, int block) where T : struct, IWritableFormat
     {
         const int rows = 9;
