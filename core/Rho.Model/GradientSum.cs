@@ -9,7 +9,7 @@ internal static class GradientSum
     /// <summary>sum += part</summary>
     internal static void Add(Tensor sum, Tensor part)
     {
-        if (part.dtype == ScalarType.BFloat16 && sum.device_type == DeviceType.CPU) Cpu.FlatSum.Add(sum, part.contiguous());
+        if (part.dtype == ScalarType.BFloat16 && sum.device_type == DeviceType.CPU) CpuKernels.Of(part).AddTo(sum, part.contiguous());
         else sum.add_(part);
     }
 
@@ -29,7 +29,7 @@ internal static class GradientSum
     /// <summary>sum[rows[i]] += part[i]; rows may come several times. [N, D], [n] of int64, [n, D]</summary>
     internal static void AddRows(Tensor sum, Tensor rows, Tensor part)
     {
-        if (Cpu.RowSum.Fits(sum, part)) Cpu.RowSum.Add(sum, rows, part);
+        if (CpuKernels.FitRowSum(sum, part)) CpuKernels.Of(sum).AddRows(sum, rows, part);
         else sum.index_add_(0, rows, part.to(sum.dtype), 1);
     }
 }

@@ -22,7 +22,7 @@ internal static class Mixture
             var (rows, share) = Taking(e, ids, shares);
             if (rows.size(0) == 0) continue;
             var (gateUp, down) = experts.All[e];
-            var output = Kernels.Gate(x.index_select(0, rows).mm(model[gateUp.Matrix].t()), Activation.Silu).mm(model[down.Matrix].t());
+            var output = TensorOps.Gate(x.index_select(0, rows).mm(model[gateUp.Matrix].t()), Activation.Silu).mm(model[down.Matrix].t());
             result.index_add_(0, rows, output.mul_(share.to(x.dtype)), 1);
         }
 
@@ -43,12 +43,12 @@ internal static class Mixture
             var (gateUp, down) = experts.All[e];
             var (input, given) = (x.index_select(0, rows), gradient.index_select(0, rows));
             var both = input.mm(model[gateUp.Matrix].t());
-            var gated = Kernels.Gate(both, Activation.Silu);
-            var dShare = Kernels.Wide(given).mul(Kernels.Wide(gated.mm(model[down.Matrix].t()))).sum([-1L], keepdim: true);
+            var gated = TensorOps.Gate(both, Activation.Silu);
+            var dShare = TensorOps.Wide(given).mul(TensorOps.Wide(gated.mm(model[down.Matrix].t()))).sum([-1L], keepdim: true);
             dShares.index_add_(0, rows, dShare.mul(ids.index_select(0, rows).eq(e)), 1);
             var dOutput = given.mul(share.to(x.dtype));
             GradientSum.AddProduct(sums[down.Matrix], dOutput.t(), gated);
-            Kernels.GateGradient_(both, dOutput.mm(model[down.Matrix]), Activation.Silu);
+            TensorOps.GateGradient_(both, dOutput.mm(model[down.Matrix]), Activation.Silu);
             GradientSum.AddProduct(sums[gateUp.Matrix], both.t(), input);
             dx.index_add_(0, rows, both.mm(model[gateUp.Matrix]), 1);
         }
@@ -74,7 +74,7 @@ internal static class Mixture
         return dLogits.mm(model[experts.Router.Matrix]);
     }
 
-    private static Tensor Probabilities(LanguageModel model, Experts experts, Tensor x) => Kernels.Wide(x.mm(model[experts.Router.Matrix].t())).softmax(-1);
+    private static Tensor Probabilities(LanguageModel model, Experts experts, Tensor x) => TensorOps.Wide(x.mm(model[experts.Router.Matrix].t())).softmax(-1);
 
     /// <returns>Probabilities, [rows, E]; the likeliest experts and what each counts, [rows, k] both; and the sum of their probabilities, [rows, 1].</returns>
     private static (Tensor Probabilities, Tensor Ids, Tensor Shares, Tensor Total) Route(LanguageModel model, Experts experts, Tensor x)

@@ -13,10 +13,13 @@ public sealed class ReferenceModel : IReferenceModel
 {
     private const int MostTopK = 64;
 
+    /// <summary>Raised when a change to the computation changes losses; part of the fingerprint.</summary>
+    private const int KernelEpoch = 4;
+
     private readonly LanguageModel _model;
     private readonly int _passTokens;
     private readonly ScoringForward _forward;
-    private readonly HeadScores _head;
+    private readonly OutputHead _head;
 
     /// <param name="model">becomes this object's own</param>
     /// <param name="fingerprint">of config and weights</param>
@@ -25,7 +28,7 @@ public sealed class ReferenceModel : IReferenceModel
         _model = model;
         _passTokens = passTokens ?? ScoringForward.PassTokens(model.Device);
         _forward = new ScoringForward(model);
-        _head = new HeadScores(model[model.Network.Head], model.Network.LogitsCap, model.Device.type == DeviceType.CPU ? 8 << 20 : 128 << 20);
+        _head = new OutputHead(model[model.Network.Head], model.Network.LogitsCap, model.Device.type == DeviceType.CPU ? 8 << 20 : 128 << 20);
         Fingerprint = fingerprint;
         TokenizerFingerprint = tokenizerFingerprint;
     }
@@ -72,7 +75,7 @@ public sealed class ReferenceModel : IReferenceModel
     {
         using var hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
         var config = model.Config.ToJson(model.Dtype.ToString()).ToJsonString();
-        hash.AppendData(Encoding.UTF8.GetBytes($"rho reference 1\n{config}\n{tokenizerFingerprint}\nkernels {Kernels.Epoch}\nlog-sum-exp float32\ndevice {model.Device.type}\n"));
+        hash.AppendData(Encoding.UTF8.GetBytes($"rho reference 1\n{config}\n{tokenizerFingerprint}\nkernels {KernelEpoch}\nlog-sum-exp float32\ndevice {model.Device.type}\n"));
         const long chunk = 4 << 20;
         for (long start = 0; start < model.Parameters; start += chunk)
         {
@@ -103,7 +106,7 @@ public sealed class ReferenceModel : IReferenceModel
         _forward.Prepare(plan);
         try
         {
-            var rows = HeadRows.Of(tokens, lengths, documents);
+            var rows = PredictingRows.Of(tokens, lengths, documents);
             var from = 0;
             foreach (var pass in plan.Passes)
             {
@@ -120,14 +123,14 @@ public sealed class ReferenceModel : IReferenceModel
 
     /// <param name="hidden">of a pass. [P, hidden]</param>
     /// <param name="rows">the pass's, counted in the batch</param>
-    private void ScoreRows(Tensor hidden, HeadRows rows, int start, TokenScores scores)
+    private void ScoreRows(Tensor hidden, PredictingRows rows, int start, TokenScores scores)
     {
         using var scope = NewDisposeScope();
         var positions = Array.ConvertAll(rows.Positions, position => position - start);
-        var normed = Kernels.RmsNorm(hidden.index_select(0, tensor(positions, device: _model.Device)), _model[_model.Network.FinalNorm.Weight], _model.Network.FinalNorm);
-        var found = TokenScores.Room(rows.Targets.Length, scores.Entropies.Length > 0, scores.TopK);
+        var normed = TensorOps.RmsNorm(hidden.index_select(0, tensor(positions, device: _model.Device)), _model[_model.Network.FinalNorm.Weight], _model.Network.FinalNorm);
+        var found = new HeadScores(rows.Targets.Length, scores.Entropies.Length > 0, scores.TopK);
         _head.Score(normed, rows.Targets, found);
-        rows.Spread(found, scores);
+        rows.Spread(found.Tokens, scores);
     }
 
     public void Dispose()
@@ -135,63 +138,5 @@ public sealed class ReferenceModel : IReferenceModel
         _forward.Dispose();
         _head.Dispose();
         _model.Dispose();
-    }
-}
-
-/// <summary>The positions that predict a token: the row of the hidden state, and the token that comes after it.</summary>
-/// <param name="Positions">index into the batch's tokens of the predicting position</param>
-/// <param name="Targets">the token at the next position</param>
-internal sealed record HeadRows(long[] Positions, long[] Targets)
-{
-    internal static HeadRows Of(ReadOnlySpan<int> tokens, int sequences, int length, ReadOnlySpan<int> documents)
-    {
-        var lengths = new int[sequences];
-        Array.Fill(lengths, length);
-        return Of(tokens, lengths, documents);
-    }
-
-    /// <param name="tokens">sequences one after another</param>
-    internal static HeadRows Of(ReadOnlySpan<int> tokens, ReadOnlySpan<int> lengths, ReadOnlySpan<int> documents)
-    {
-        var positions = new long[tokens.Length];
-        var targets = new long[tokens.Length];
-        var (count, start) = (0, 0);
-        foreach (var length in lengths)
-        {
-            for (var at = start + 1; at < start + length; at++)
-            {
-                if (!documents.IsEmpty && (documents[at] < 0 || documents[at] != documents[at - 1])) continue;
-                positions[count] = at - 1;
-                targets[count++] = tokens[at];
-            }
-
-            start += length;
-        }
-
-        return new HeadRows(positions[..count], targets[..count]);
-    }
-
-    /// <summary>Those with positions in start .. start + count, of which <paramref name="from"/> is the first and then the one after them.</summary>
-    internal HeadRows Within(ref int from, long start, int count)
-    {
-        var end = from;
-        while (end < Positions.Length && Positions[end] < start + count) end++;
-        var rows = new HeadRows(Positions[from..end], Targets[from..end]);
-        from = end;
-        return rows;
-    }
-
-    /// <summary>Losses of rows to the positions of their targets.</summary>
-    /// <param name="rows">[rows]</param>
-    /// <param name="losses">[tokens]</param>
-    internal void Spread(ReadOnlySpan<float> rows, Span<float> losses)
-    {
-        for (var i = 0; i < Positions.Length; i++) losses[(int)Positions[i] + 1] = rows[i];
-    }
-
-    /// <summary>Scores of rows to the positions of their targets.</summary>
-    internal void Spread(TokenScores rows, TokenScores scores)
-    {
-        for (var i = 0; i < Positions.Length; i++) rows.CopyTo(i, 1, scores, (int)Positions[i] + 1);
     }
 }

@@ -130,11 +130,11 @@ public sealed class TrainingModel : IDisposable
         var filtered = backward == BackwardRows.Filtered;
         using var micro = new MicroBatch(batch, _angles, filtered, balanced: _options.RouterBalance > 0 && Config.Experts > 0);
         using var tape = new Tape(_weights, sums, micro);
-        var rows = HeadRows.Of(batch.Tokens, batch.Sequences, batch.Length, batch.Documents ?? []);
+        var rows = PredictingRows.Of(batch);
         var tokens = tensor(batch.Tokens, [batch.Tokens.Length], device: _weights.Device);
 
         // 1. Forward. With checkpointing only the blocks' inputs are kept; the last block's backward comes at once, and needs it all.
-        using var embedded = tape.Leaf(Kernels.Embed(_weights, tokens));
+        using var embedded = tape.Leaf(TensorOps.Embed(_weights, tokens));
         var (x, starts) = (embedded, new Stack<int>());
         foreach (var block in network.Blocks)
         {
@@ -147,7 +147,7 @@ public sealed class TrainingModel : IDisposable
 
         // 2. Losses of all candidates, then the selection among them.
         using var head = Head(normed, micro, rows);
-        var values = head.Forward(keepLogits: true, probe is null ? null : new HeadProbe(rows, probe));
+        var values = Losses(head, rows, probe);
 
         Array.Fill(losses, float.NaN);
         rows.Spread(values, losses);
@@ -195,45 +195,53 @@ public sealed class TrainingModel : IDisposable
     }
 
     /// <summary>The head at the rows that predict a token.</summary>
-    private HeadLoss Head(Value normed, MicroBatch micro, HeadRows rows) => new(
+    private OutputLoss Head(Value normed, MicroBatch micro, PredictingRows rows) => new(
         normed.Rows(micro.Own(RowSet.Of(rows.Positions))), _weights[_weights.Network.Head], _weights.Network.LogitsCap, rows.Targets, _options.LogitsBudgetBytes);
+
+    private static float[] Losses(OutputLoss head, PredictingRows rows, TokenProbe? probe)
+    {
+        var found = head.Forward(new HeadScores(rows.Targets.Length, asked: probe is null ? null : rows.Asked(probe)));
+        if (probe is not null) rows.Spread<float>(found.AskedLogProbabilities, probe.LogProbabilities, probe.K);
+        return found.Tokens.Losses;
+    }
 
     /// <summary>Current losses without gradients, in nats, NaN where there is no target. [sequences, length]</summary>
     /// <param name="probe">answered too</param>
     public void Evaluate(TokenBatch batch, Span<float> losses, TokenProbe? probe = null)
     {
-        var rows = HeadRows.Of(batch.Tokens, batch.Sequences, batch.Length, batch.Documents ?? []);
-        var found = Evaluate(batch, rows, probe is null ? null : new HeadProbe(rows, probe));
+        using var guard = no_grad();
+        using var scope = NewDisposeScope();
+        var rows = PredictingRows.Of(batch);
+        using var head = Head(batch, rows);
         losses.Fill(float.NaN);
-        rows.Spread(found, losses);
+        rows.Spread(Losses(head, rows, probe), losses);
     }
 
     /// <summary>Current losses without gradients and, of the distributions that they are taken from, what there is room for.</summary>
     /// <param name="scores">[sequences, length], written</param>
     public void Evaluate(TokenBatch batch, TokenScores scores)
     {
-        var rows = HeadRows.Of(batch.Tokens, batch.Sequences, batch.Length, batch.Documents ?? []);
-        var found = TokenScores.Room(rows.Targets.Length, scores.Entropies.Length > 0, scores.TopK);
-        Evaluate(batch, rows, found.IsMoreThanLosses ? new HeadDistribution(found) : null).CopyTo(found.Losses, 0);
-        scores.Clear();
-        rows.Spread(found, scores);
-    }
-
-    private float[] Evaluate(TokenBatch batch, HeadRows rows, IHeadObserver? observer)
-    {
         using var guard = no_grad();
         using var scope = NewDisposeScope();
+        var rows = PredictingRows.Of(batch);
+        using var head = Head(batch, rows);
+        scores.Clear();
+        rows.Spread(head.Forward(new HeadScores(rows.Targets.Length, scores.Entropies.Length > 0, scores.TopK)).Tokens, scores);
+    }
+
+    /// <summary>The head after the blocks, of which nothing is kept.</summary>
+    private OutputLoss Head(TokenBatch batch, PredictingRows rows)
+    {
         using var micro = new MicroBatch(batch, _angles);
         using var tape = new Tape(_weights, _gradients, micro);
-        var x = tape.Leaf(Kernels.Embed(_weights, tensor(batch.Tokens, [batch.Tokens.Length], device: _weights.Device)));
+        var x = tape.Leaf(TensorOps.Embed(_weights, tensor(batch.Tokens, [batch.Tokens.Length], device: _weights.Device)));
         foreach (var block in _weights.Network.Blocks)
         {
             using var before = x;
             x = tape.RunAgain(block, x);
         }
 
-        using var head = Head(tape.Norm(x, _weights.Network.FinalNorm), micro, rows);
-        return head.Forward(keepLogits: false, observer);
+        return Head(tape.Norm(x, _weights.Network.FinalNorm), micro, rows);
     }
 
     public void ClearGradients()
@@ -247,7 +255,7 @@ public sealed class TrainingModel : IDisposable
     {
         using var guard = no_grad();
         _copy?.Flat.copy_(_master.Flat);
-        if (_master.Device.type == DeviceType.CPU) Cpu.NativeHeap.Trim();
+        if (_master.Device.type == DeviceType.CPU) Kernels.NativeHeap.Trim();
     }
 
     public void Dispose()

@@ -18,6 +18,7 @@ var root = new RootCommand("Measures Rho. Without a command: training, scoring a
     SlmExperiment.Command(),
     QuickstartSeeds.Command(),
     LoadSpeed.Command(),
+    KernelSpeed.Command(),
     Savings.Command(),
     Worker.Command(),
     Peer.Program.Command(),

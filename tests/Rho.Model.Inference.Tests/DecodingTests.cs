@@ -32,9 +32,9 @@ public sealed class DecodingTests
             var logits = decoder.Run(batch);
             for (var i = 0; i < cases.Count; i++)
             {
-                var token = Logits.IndexOfMax(logits[i]);
+                var token = Kernels.Softmax.IndexOfMax(logits[i]);
                 Assert.Equal(cases[i].Continuation[step], token);
-                Assert.Equal(cases[i].LogProbabilities[cases[i].Prompt.Length + step - 1], logits[i][token] - Logits.LogSumExp(logits[i]), 2e-4);
+                Assert.Equal(cases[i].LogProbabilities[cases[i].Prompt.Length + step - 1], logits[i][token] - Kernels.Softmax.LogSumExp(logits[i]), 2e-4);
                 next[i] = [token];
             }
         }
@@ -54,7 +54,7 @@ public sealed class DecodingTests
                 var logits = sequence.Run(piece);
                 for (var i = 0; i < piece.Length && start + i + 1 < tokens.Length; i++)
                 {
-                    var sum = Logits.LogSumExp(logits[i]);
+                    var sum = Kernels.Softmax.LogSumExp(logits[i]);
                     Assert.Equal(expected.LogProbabilities[start + i], logits[i][tokens[start + i + 1]] - sum, 2e-4);
                     foreach (var pair in expected.Top[start + i]) Assert.Equal(pair[1], logits[i][(int)pair[0]] - sum, 2e-4);
                 }
@@ -147,7 +147,7 @@ public sealed class DecodingTests
             int[] tokens = [.. expected.Prompt, .. expected.Continuation];
             var logits = decoder.Begin().Run(tokens);
             for (var i = 0; i + 1 < tokens.Length; i++)
-                differences.Add(Math.Abs(logits[i][tokens[i + 1]] - Logits.LogSumExp(logits[i]) - expected.LogProbabilities[i]));
+                differences.Add(Math.Abs(logits[i][tokens[i + 1]] - Kernels.Softmax.LogSumExp(logits[i]) - expected.LogProbabilities[i]));
         }
 
         return differences.Average();

@@ -271,7 +271,7 @@ public sealed class ArchitectureTests
             decoder.Forward(step);
             decoder.Logits(0, 1, logits);
             // The loss of the next token, of a sequence whose last token has no part in the angles.
-            var loss = Logits.LogSumExp(logits) - logits[tokens[count]];
+            var loss = Kernels.Softmax.LogSumExp(logits) - logits[tokens[count]];
             if (count == decoder.RecomputeBeyond) continue; // with the next token the sequence is a long one
             var losses = new float[count + 1];
             reference.Score(tokens.AsSpan(0, count + 1), 1, count + 1, [], losses, CancellationToken.None);
@@ -317,7 +317,7 @@ public sealed class ArchitectureTests
                         if (t + 1 == batch.Length) continue;
                         var next = (s * batch.Length) + t + 1;
                         var row = logits.AsSpan(i * vocabulary, vocabulary);
-                        found[next] = (float)(Logits.LogSumExp(row) - row[batch.Tokens[next]]);
+                        found[next] = (float)(Kernels.Softmax.LogSumExp(row) - row[batch.Tokens[next]]);
                     }
                 }
 

@@ -1,7 +1,6 @@
 using System.Runtime.InteropServices;
 using Rho.Formats;
 using Rho.TestSupport;
-using static TorchSharp.torch;
 
 namespace Rho.Model.Tests;
 
@@ -36,40 +35,6 @@ public sealed class DistributionTests
             var losses = new float[batch.Tokens.Length];
             model.Score(batch.Tokens, batch.Sequences, batch.Length, batch.Documents, losses, CancellationToken.None);
             Assert.Equal(losses, scores.Losses);
-        }
-    }
-
-    [Theory]
-    [InlineData(ScalarType.Float32, 1000, 17)]
-    [InlineData(ScalarType.Float32, 32_003, 64)]
-    [InlineData(ScalarType.BFloat16, 32_003, 64)] // 256 steps an octave: full of equal logits
-    [InlineData(ScalarType.Float32, 5, 5)]
-    public void Take_ChunkByChunk_IsTheDefinition(ScalarType type, int vocabulary, int k)
-    {
-        manual_seed(3);
-        using var scope = NewDisposeScope();
-        const int rows = 9;
-        var logits = randn([rows, vocabulary]).mul_(3).to(type);
-        logits[0].fill_(0.5f);                                       // all equally likely
-        logits[1].index_fill_(0, tensor(new long[] { 2 }), 90f);     // one certain
-        var wide = logits.to(ScalarType.Float32);
-        var logSums = wide.logsumexp(1).data<float>().ToArray();
-        var scores = TokenScores.Room(rows, entropies: true, k);
-        var distribution = new HeadDistribution(scores);
-        for (var first = 0; first < rows; first += 4)
-        {
-            var count = Math.Min(4, rows - first);
-            distribution.Take(logits.narrow(0, first, count).contiguous(), first, logSums.AsSpan(first, count));
-        }
-
-        for (var row = 0; row < rows; row++)
-        {
-            var values = wide[row].data<float>().ToArray();
-            double max = values.Max(), sum = values.Sum(value => Math.Exp(value - max)), logSum = max + Math.Log(sum);
-            Assert.Equal(-values.Sum(value => Math.Exp(value - logSum) * (value - logSum)), scores.Entropies[row], 3e-5 * Math.Log(vocabulary));
-            var order = Enumerable.Range(0, vocabulary).OrderByDescending(id => values[id]).Take(k).ToArray(); // a stable sort
-            Assert.Equal(order, scores.TopIds.AsSpan(row * k, k).ToArray());
-            for (var i = 0; i < k; i++) Assert.Equal(values[order[i]] - logSum, scores.TopLogProbabilities[row * k + i], 1e-4);
         }
     }
 }

@@ -1,4 +1,3 @@
-using Rho.Model.Cpu;
 using static TorchSharp.torch;
 
 namespace Rho.Model.Tests;
@@ -23,8 +22,8 @@ public sealed class RowSumTests
             row.copy_(row.to(ScalarType.Float32).add(part[i].to(ScalarType.Float32)));
         }
 
-        Assert.True(RowSum.Fits(sum, part));
-        RowSum.Add(sum, rows, part);
+        Assert.True(CpuKernels.FitRowSum(sum, part));
+        CpuKernels.Of(sum).AddRows(sum, rows, part);
         Assert.True(sum.bytes.SequenceEqual(expected.bytes));
     }
 
@@ -32,7 +31,7 @@ public sealed class RowSumTests
     public void Fits_WidthsOfNoWholeRegisterAndOtherLayouts_Not()
     {
         using var scope = NewDisposeScope();
-        Assert.False(RowSum.Fits(zeros(3, 24), zeros(3, 24)));
-        Assert.False(RowSum.Fits(zeros(16, 32).t(), zeros(32, 16)));
+        Assert.False(CpuKernels.FitRowSum(zeros(3, 24), zeros(3, 24)));
+        Assert.False(CpuKernels.FitRowSum(zeros(16, 32).t(), zeros(32, 16)));
     }
 }

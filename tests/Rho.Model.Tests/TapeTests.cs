@@ -234,9 +234,12 @@ public sealed class TapeTests : IDisposable
         var spec = new AttentionSpec(Heads, KeyValueHeads, headSize, 0.2, rotated == 0 ? null : new Rotation(rotated, 100, null, length), window, cap);
         var rows = batch.Attention(spec);
         var qkv = randn([documents.Length, spec.Columns * headSize], generator: _random);
-        Assert.True(Cpu.CausalAttention.Fits(rows, qkv));
-        var (attended, logSums) = Cpu.CausalAttention.Forward(rows, qkv);
-        Near(TorchAttention.Forward(rows, qkv.to(ScalarType.Float64)), attended);
+        Assert.True(CpuKernels.FitAttention(spec, qkv));
+        var (attended, logSums) = (empty([documents.Length, spec.Queries]), empty([documents.Length, spec.Heads]));
+        CpuKernels.Of(qkv).Attend(rows.All, qkv, null, attended, logSums);
+        var exact = empty_like(attended, ScalarType.Float64);
+        TorchAttention.Attend(rows.All, qkv.to(ScalarType.Float64), null, exact);
+        Near(exact, attended);
         var random = new Random(headSize);
         foreach (var share in new[] { 0.05, 0.4, 1.0 })
         {
@@ -247,7 +250,7 @@ public sealed class TapeTests : IDisposable
             var seen = batch.Seen(moved, rows);
             var (expectedQueries, expectedKeysValues) = TorchAttention.Backward(rows, qkv.to(ScalarType.Float64), gradient.to(ScalarType.Float64), moved, seen);
             using var value = new Value(qkv.clone(), null);
-            var (queries, keysValues) = Cpu.CausalAttention.Backward(rows, value, attended, logSums, gradient, moved, seen);
+            var (queries, keysValues) = CpuKernels.Of(qkv).AttentionGradient(rows, value, attended, logSums, gradient, moved, seen);
             Near(cat([expectedQueries.flatten(), expectedKeysValues!.flatten()]), keysValues is null
                 ? cat([queries.narrow(1, 0, spec.Queries).flatten(), queries.narrow(1, spec.Queries, spec.KeysValues).flatten()])
                 : cat([queries.flatten(), keysValues.flatten()]));
@@ -265,7 +268,7 @@ public sealed class TapeTests : IDisposable
     {
         using var rows = RowSet.Of([3, 10, 14]);
         using var seen = rows.Seen(2, 8, [0, 0, 2, 2, 2, 5, 5, 5, 0, 0, 0, 3, 3, 3, 4, 4]);
-        Assert.Equal([2, 3, 8, 9, 10, 12, 13, 14], Enumerable.Range(0, (int)seen.Count).Select(seen.At));
+        Assert.Equal([2, 3, 8, 9, 10, 12, 13, 14], Enumerable.Range(0, (int)seen.Count).Select(seen.Chosen.At));
         using var all = RowSet.Of([7, 15]);
         Assert.True(all.Seen(2, 8, null).IsAll);
     }

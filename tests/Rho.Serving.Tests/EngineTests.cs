@@ -83,7 +83,7 @@ public sealed class EngineTests
                 batch.AddOutput(batch.Add(all.ToArray(), 0, [.. Enumerable.Range(0, 10)]) + all.Count - 1);
                 decoder.Forward(batch);
                 decoder.Logits(0, 1, logits);
-                Assert.Equal(Logits.IndexOfMax(logits), token);
+                Assert.Equal(Kernels.Softmax.IndexOfMax(logits), token);
                 all.Add(token);
             }
         }

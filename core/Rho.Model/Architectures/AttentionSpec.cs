@@ -1,3 +1,4 @@
+using Rho.Kernels;
 using static TorchSharp.torch;
 
 namespace Rho.Model.Architectures;
@@ -14,6 +15,15 @@ public sealed record AttentionSpec(int Heads, int KeyValueHeads, int HeadSize, d
     internal int Queries => Heads * HeadSize;
     internal int KeysValues => 2 * KeyValueHeads * HeadSize;
     internal int PerGroup => Heads / KeyValueHeads;
+}
+
+/// <summary>Attention over pieces of sequences, which lie one after another.</summary>
+/// <param name="FirstSeen">as <see cref="Visibility.FirstSeen"/>: of the whole batch</param>
+/// <param name="FirstRow">which of the batch's tokens the first row is</param>
+internal sealed record AttentionPieces(AttentionSpec Spec, Angles Angles, int[]? FirstSeen, int FirstRow, IReadOnlyList<Piece> Pieces)
+{
+    internal AttentionShape Shape => new(
+        Spec.Heads, Spec.KeyValueHeads, Spec.HeadSize, (float)Spec.Scale, (float)(Spec.SoftCap ?? 0), Angles.Size, Angles.Cos, Angles.Sin, FirstSeen, FirstRow);
 }
 
 /// <summary>How rotary angles are stretched beyond the trained context (Hugging Face's rope_scaling).</summary>

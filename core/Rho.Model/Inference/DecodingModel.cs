@@ -1,3 +1,4 @@
+using Rho.Kernels;
 using TorchSharp;
 
 namespace Rho.Model.Inference;
@@ -44,7 +45,7 @@ public sealed record DecodingOptions
 public abstract class DecodingModel : IDisposable
 {
     /// <summary>Positions per cache block.</summary>
-    public const int BlockTokens = 16;
+    public const int BlockTokens = DecodingAttention<Float32>.BlockTokens;
 
     private protected DecodingModel(ModelConfig config, DecodingOptions options)
     {
@@ -79,7 +80,8 @@ public abstract class DecodingModel : IDisposable
             throw new RhoException($"the kernels decode on the CPU, and the model is on {model.Device}: choose backend torch");
         if (options.Weights == WeightFormat.Int8 && backend != DecodingBackend.Kernels)
             throw new RhoException("8-bit weights are for the CPU: choose float32 or bfloat16 on other devices");
-        return backend == DecodingBackend.Kernels ? new KernelDecodingModel(model, options) : new TorchDecodingModel(model, options);
+        if (backend == DecodingBackend.Torch) return new TorchDecodingModel(model, options);
+        return model.Dtype == torch.ScalarType.BFloat16 ? new KernelDecodingModel<Kernels.BFloat16>(model, options) : new KernelDecodingModel<Float32>(model, options);
     }
 
     /// <summary>

@@ -1,5 +1,5 @@
+using Rho.Kernels;
 using Rho.Model.Architectures;
-using Rho.Model.Inference.Kernels;
 using TorchSharp;
 
 namespace Rho.Model.Inference;
@@ -15,7 +15,7 @@ internal readonly record struct DecodingRows(NativeBuffer Buffer, int Count, int
 /// on what shares the batch. Keys and values have the model's number type.
 /// </summary>
 // S head size, H head size padded to 16.
-internal sealed unsafe class KernelDecodingModel : DecodingModel, IOps<DecodingRows>
+internal sealed unsafe class KernelDecodingModel<TNumber> : DecodingModel, IOps<DecodingRows> where TNumber : struct, IWritableFormat
 {
     // Below so many multiply-adds a loop is faster on one thread than handed to several.
     private const long MinimumParallelWork = 64 << 10;
@@ -23,12 +23,11 @@ internal sealed unsafe class KernelDecodingModel : DecodingModel, IOps<DecodingR
 
     private readonly LanguageModel _model;
     private readonly WorkerPool _pool;
-    private readonly KernelMatrix?[] _matrices;         // by weight, as the vectors
+    private readonly WeightMatrix?[] _matrices;         // by weight, as the vectors
     private readonly NativeBuffer?[] _vectors;
     private readonly float _embeddingScale;
     private readonly Dictionary<Rotation, BatchAngles> _angles = [];
     private readonly NativeBuffer _cache;
-    private readonly IHeadCache _attention;
     private readonly long _layerBytes;
     private readonly long _headBytes;
     private readonly int _paddedHead;
@@ -43,8 +42,7 @@ internal sealed unsafe class KernelDecodingModel : DecodingModel, IOps<DecodingR
     {
         _model = model;
         _paddedHead = (Config.HeadSize + 15) / 16 * 16;
-        _attention = model.Dtype == torch.ScalarType.BFloat16 ? new HeadCache<BFloat16Format>() : new HeadCache<Float32Format>();
-        _headBytes = _attention.BlockBytes(_paddedHead);
+        _headBytes = DecodingAttention<TNumber>.BlockBytes(_paddedHead);
         var blockBytes = _headBytes * Config.KeyValueHeads * Config.Layers;
         Blocks = BlocksThatFit(options.CacheBytes, blockBytes, Config);
         CacheBytes = Blocks * blockBytes;
@@ -54,9 +52,9 @@ internal sealed unsafe class KernelDecodingModel : DecodingModel, IOps<DecodingR
         _scratch = new NativeBuffer?[_pool.Threads];
         var weights = model.Layout.Weights;
         _matrices = [.. weights.Select(weight => weight.Shape.Length == 1 ? null
-            : options.Weights == WeightFormat.Int8 && weight != model.Network.Embedding && !weight.IsExact ? KernelMatrix.Quantize(model[weight], _pool) : KernelMatrix.View(model[weight]))];
-        _vectors = [.. weights.Select(weight => weight.Shape.Length == 1 ? KernelMatrix.Vector(model[weight]) : null)];
-        _embeddingScale = (float)Model.Kernels.EmbeddingScale(model);
+            : options.Weights == WeightFormat.Int8 && weight != model.Network.Embedding && !weight.IsExact ? WeightMatrix.Quantize(CpuKernels.Matrix(model[weight]), _pool) : CpuKernels.Matrix(model[weight]))];
+        _vectors = [.. weights.Select(weight => weight.Shape.Length == 1 ? CpuKernels.Vector(model[weight]) : null)];
+        _embeddingScale = (float)TensorOps.EmbeddingScale(model);
         foreach (var rotation in model.Network.Attention.Select(spec => spec.Rotation).OfType<Rotation>().Distinct())
             _angles[rotation] = new BatchAngles(rotation, Config.ContextLength, MaxBatchTokens);
         _cache = new NativeBuffer(CacheBytes);
@@ -97,7 +95,7 @@ internal sealed unsafe class KernelDecodingModel : DecodingModel, IOps<DecodingR
             Multiply(_matrices[_model.Network.Head.Index]!, rows.Buffer.Floats + ((long)first * rows.Stride), rows.Stride, count, y, null, accumulate: false);
             if (_model.Network.LogitsCap is not { } cap) return;
             var start = (nint)y;
-            ForRows(count, 16L * Config.VocabularySize, row => VectorKernels.Cap((float*)start + ((long)row * Config.VocabularySize), Config.VocabularySize, (float)cap));
+            ForRows(count, 16L * Config.VocabularySize, row => Softmax.Cap((float*)start + ((long)row * Config.VocabularySize), Config.VocabularySize, (float)cap));
         }
     }
 
@@ -157,8 +155,8 @@ internal sealed unsafe class KernelDecodingModel : DecodingModel, IOps<DecodingR
         ForRows(gateUp.Count, 16L * width, row =>
         {
             var gate = gateUp.Buffer.Floats + ((long)row * gateUp.Stride);
-            if (activation == Activation.Silu) VectorKernels.SwiGlu(gate, gate + width, gate, width);
-            else VectorKernels.GeGlu(gate, gate + width, gate, width);
+            if (activation == Activation.Silu) Gates.Row<Float32, Silu>(gate, gate, width);
+            else Gates.Row<Float32, GeluTanh>(gate, gate, width);
         });
         return gateUp with { Width = width };
     }
@@ -173,10 +171,10 @@ internal sealed unsafe class KernelDecodingModel : DecodingModel, IOps<DecodingR
         for (var row = 0; row < count; row++)
         {
             var p = new Span<float>(logits.Buffer.Floats + ((long)row * all), all);
-            var (largest, sum) = ((float)Inference.Logits.LogSumExp(p), 0f);
+            var (largest, sum) = ((float)Softmax.LogSumExp(p), 0f);
             for (var i = 0; i < k; i++)
             {
-                var at = Inference.Logits.IndexOfMax(p);
+                var at = Softmax.IndexOfMax(p);
                 (ids[(row * k) + i], shares[(row * k) + i]) = (at, MathF.Exp(p[at] - largest));
                 sum += shares[(row * k) + i];
                 p[at] = float.NegativeInfinity;
@@ -285,12 +283,12 @@ internal sealed unsafe class KernelDecodingModel : DecodingModel, IOps<DecodingR
         ForRows(x.Count, 4L * columns, row =>
         {
             for (var at = first; at < first + columns; at += width)
-                VectorKernels.RmsNorm(x.Buffer.Floats + ((long)row * x.Stride) + at, weight.Floats, y.Buffer.Floats + ((long)row * y.Stride) + at, width, (float)norm.Epsilon, norm.Shift);
+                RmsNorm.Row<Float32>(x.Buffer.Floats + ((long)row * x.Stride) + at, weight.Floats, y.Buffer.Floats + ((long)row * y.Stride) + at, width, norm.Epsilon, norm.Shift);
         });
     }
 
     /// <summary>x rows are xStride apart, and so may have more columns than the matrix; y rows are as long as the matrix has rows.</summary>
-    private void Multiply(KernelMatrix w, float* x, nint xStride, int n, float* y, float* bias, bool accumulate)
+    private void Multiply(WeightMatrix w, float* x, nint xStride, int n, float* y, float* bias, bool accumulate)
     {
         if (n == 0) return;
         var work = (long)n * w.Rows * w.Columns;
@@ -321,9 +319,8 @@ internal sealed unsafe class KernelDecodingModel : DecodingModel, IOps<DecodingR
                 for (var head = 0; head < spec.Heads; head++)
                 {
                     var q = row + (head * S);
-                    angles?.Rotate(q, n);
                     var target = queries.Buffer.Floats + ((((long)n * spec.Heads) + head) * H);
-                    for (var d = 0; d < S; d++) target[d] = q[d] * scale;
+                    Turn(angles, q, target, S, n, scale);
                     // The buffer may have held something else.
                     new Span<float>(target + S, H - S).Clear();
                 }
@@ -333,11 +330,17 @@ internal sealed unsafe class KernelDecodingModel : DecodingModel, IOps<DecodingR
                 for (var head = 0; head < spec.KeyValueHeads; head++)
                 {
                     var k = row + ((spec.Heads + head) * S);
-                    angles?.Rotate(k, n);
-                    _attention.Write(block + (head * _headBytes), H, position % BlockTokens, k, row + ((spec.Heads + spec.KeyValueHeads + head) * S), S);
+                    Turn(angles, k, k, S, n, 1);
+                    DecodingAttention<TNumber>.Write(block + (head * _headBytes), H, position % BlockTokens, k, row + ((spec.Heads + spec.KeyValueHeads + head) * S), S);
                 }
             });
         }
+    }
+
+    private static void Turn(BatchAngles? angles, float* from, float* to, int size, int row, float scale)
+    {
+        if (angles is null) RotaryRow.Turn<Float32, Float32>(from, to, size, 0, null, null, scale);
+        else RotaryRow.Turn<Float32, Float32>(from, to, size, angles.Size, angles.Cosines(row), angles.Sines(row), scale);
     }
 
     private void ClearNewBlocks(Segment segment, byte* cache)
@@ -345,7 +348,7 @@ internal sealed unsafe class KernelDecodingModel : DecodingModel, IOps<DecodingR
         for (var i = (segment.Position + BlockTokens - 1) / BlockTokens; i * BlockTokens < segment.Position + segment.Count; i++)
         {
             for (var head = 0; head < Config.KeyValueHeads; head++)
-                _attention.Clear(cache + (((segment.Blocks[i] * (long)Config.KeyValueHeads) + head) * _headBytes), _paddedHead);
+                DecodingAttention<TNumber>.Clear(cache + (((segment.Blocks[i] * (long)Config.KeyValueHeads) + head) * _headBytes), _paddedHead);
         }
     }
 
@@ -399,7 +402,7 @@ internal sealed unsafe class KernelDecodingModel : DecodingModel, IOps<DecodingR
                 first[r] = spec.Window is { } window ? Math.Max(0, visible[r] - window) : 0;
             }
 
-            _attention.Attend(queries, outputs, first, visible, tile, blocks, H, (float)(spec.SoftCap ?? 0), scores);
+            DecodingAttention<TNumber>.Attend(queries, outputs, first, visible, tile, blocks, H, (float)(spec.SoftCap ?? 0), scores);
         }
     }
 
@@ -479,38 +482,17 @@ internal sealed unsafe class KernelDecodingModel : DecodingModel, IOps<DecodingR
             }
         }
 
-        internal void Rotate(float* head, int row) =>
-            VectorKernels.Rotate(head, _cosine.Floats + ((long)row * _half), _sine.Floats + ((long)row * _half), _rotation.Size);
+        internal int Size => _rotation.Size;
+
+        /// <summary>Of a row of the batch. [rotated size / 2]</summary>
+        internal float* Cosines(int row) => _cosine.Floats + ((long)row * _half);
+
+        internal float* Sines(int row) => _sine.Floats + ((long)row * _half);
 
         public void Dispose()
         {
             _cosine.Dispose();
             _sine.Dispose();
         }
-    }
-
-    /// <summary>Attention over a cache of one number type.</summary>
-    private interface IHeadCache
-    {
-        long BlockBytes(int H);
-
-        void Clear(byte* block, int H);
-
-        void Write(byte* block, int H, int slot, float* key, float* value, int size);
-
-        void Attend(float** queries, float** outputs, int* first, int* visible, int rows, byte** blocks, int H, float cap, float* scores);
-    }
-
-    private sealed class HeadCache<TFormat> : IHeadCache where TFormat : struct, IWritableFormat
-    {
-        public long BlockBytes(int H) => 2 * TFormat.RowBytes(H * BlockTokens);
-
-        public void Clear(byte* block, int H) => AttentionKernel<TFormat>.Clear(block, H);
-
-        public void Write(byte* block, int H, int slot, float* key, float* value, int size) =>
-            AttentionKernel<TFormat>.Write(block, H, slot, key, value, size);
-
-        public void Attend(float** queries, float** outputs, int* first, int* visible, int rows, byte** blocks, int H, float cap, float* scores) =>
-            AttentionKernel<TFormat>.Attend(queries, outputs, first, visible, rows, blocks, H, cap, scores);
     }
 }

@@ -37,7 +37,7 @@ internal sealed class TorchDecodingModel : DecodingModel, IOps<Tensor>
         using var guard = no_grad();
         using var scope = NewDisposeScope();
         _now = (new Step(this, batch), 0);
-        var x = Model.Kernels.Embed(_model, Longs(batch.Tokens.ToArray().Select(token => (long)token)));
+        var x = TensorOps.Embed(_model, Longs(batch.Tokens.ToArray().Select(token => (long)token)));
         foreach (var block in _model.Network.Blocks)
         {
             using var layer = NewDisposeScope();
@@ -56,7 +56,7 @@ internal sealed class TorchDecodingModel : DecodingModel, IOps<Tensor>
         using var guard = no_grad();
         using var scope = NewDisposeScope();
         var rows = _final ?? throw new InvalidOperationException("the last batch asked for no outputs");
-        var result = Model.Kernels.Cap_(nn.functional.linear(rows.narrow(0, first, count), _model[_model.Network.Head]).to(ScalarType.Float32, CPU), _model.Network.LogitsCap).contiguous();
+        var result = TensorOps.Cap_(nn.functional.linear(rows.narrow(0, first, count), _model[_model.Network.Head]).to(ScalarType.Float32, CPU), _model.Network.LogitsCap).contiguous();
         System.Runtime.InteropServices.MemoryMarshal.Cast<byte, float>(result.bytes).CopyTo(logits);
     }
 
@@ -67,18 +67,18 @@ internal sealed class TorchDecodingModel : DecodingModel, IOps<Tensor>
         _model.Dispose();
     }
 
-    public Tensor Norm(Tensor x, Norm norm) => Model.Kernels.RmsNorm(x, _model[norm.Weight], norm);
+    public Tensor Norm(Tensor x, Norm norm) => TensorOps.RmsNorm(x, _model[norm.Weight], norm);
 
     public Tensor Linear(Tensor x, Linear linear) => nn.functional.linear(x, _model[linear.Matrix], linear.Bias is { } bias ? _model[bias] : null);
 
     public Tensor NormQueriesAndKeys(Tensor qkv, Norm queries, Norm keys, AttentionSpec spec)
     {
-        Model.Kernels.RmsNorm_(qkv.narrow(1, 0, spec.Queries), _model[queries.Weight], queries);
-        Model.Kernels.RmsNorm_(qkv.narrow(1, spec.Queries, spec.KeysValues / 2), _model[keys.Weight], keys);
+        TensorOps.RmsNorm_(qkv.narrow(1, 0, spec.Queries), _model[queries.Weight], queries);
+        TensorOps.RmsNorm_(qkv.narrow(1, spec.Queries, spec.KeysValues / 2), _model[keys.Weight], keys);
         return qkv;
     }
 
-    public Tensor Gate(Tensor gateUp, Activation activation) => Model.Kernels.Gate(gateUp, activation);
+    public Tensor Gate(Tensor gateUp, Activation activation) => TensorOps.Gate(gateUp, activation);
 
     public Tensor Experts(Tensor x, Experts experts) => Mixture.Forward(_model, experts, x);
 

@@ -1,3 +1,4 @@
+using Rho.Kernels;
 using Rho.Model.Architectures;
 using TorchSharp;
 using static TorchSharp.torch;
@@ -68,7 +69,7 @@ internal sealed class ScoringForward(LanguageModel model) : IOps<PassRows>, IDis
         _free.AddRange(_buffers);
         _now = (plan, pass, 0);
         var x = Take(model.Config.HiddenSize) with { IsStream = true };
-        x.Data.copy_(Kernels.Embed(model, tensor(tokens.ToArray(), [pass.Count], device: model.Device)));
+        x.Data.copy_(TensorOps.Embed(model, tensor(tokens.ToArray(), [pass.Count], device: model.Device)));
         foreach (var block in model.Network.Blocks)
         {
             cancellation.ThrowIfCancellationRequested();
@@ -82,7 +83,7 @@ internal sealed class ScoringForward(LanguageModel model) : IOps<PassRows>, IDis
     public PassRows Norm(PassRows x, Norm norm)
     {
         var y = Take(x.Data.size(1));
-        Kernels.RmsNorm(x.Data, model[norm.Weight], norm, y.Data);
+        TensorOps.RmsNorm(x.Data, model[norm.Weight], norm, y.Data);
         return Done(x, y);
     }
 
@@ -96,8 +97,8 @@ internal sealed class ScoringForward(LanguageModel model) : IOps<PassRows>, IDis
 
     public PassRows NormQueriesAndKeys(PassRows qkv, Norm queries, Norm keys, AttentionSpec spec)
     {
-        Kernels.RmsNorm_(qkv.Data.narrow(1, 0, spec.Queries), model[queries.Weight], queries);
-        Kernels.RmsNorm_(qkv.Data.narrow(1, spec.Queries, spec.KeysValues / 2), model[keys.Weight], keys);
+        TensorOps.RmsNorm_(qkv.Data.narrow(1, 0, spec.Queries), model[queries.Weight], queries);
+        TensorOps.RmsNorm_(qkv.Data.narrow(1, spec.Queries, spec.KeysValues / 2), model[keys.Weight], keys);
         return qkv;
     }
 
@@ -107,37 +108,37 @@ internal sealed class ScoringForward(LanguageModel model) : IOps<PassRows>, IDis
         var y = Take(spec.Queries);
         var (rows, attended) = (qkv.Data.view(pass.Count, spec.Columns, spec.HeadSize), y.Data.view(pass.Count, spec.Heads, spec.HeadSize));
         var earlier = _earlier.Length == 0 ? null : _earlier[layer];
-        foreach (var piece in pass.Pieces)
+        if (pass.GoesOn)
         {
-            if (piece.GoesOn)
-                earlier!.narrow(0, piece.Position, piece.Count).copy_(rows.narrow(0, piece.Start, piece.Count).narrow(1, spec.Heads, 2 * spec.KeyValueHeads));
+            var piece = pass.Pieces[^1];
+            earlier!.narrow(0, piece.Position, piece.Count).copy_(rows.narrow(0, piece.Start, piece.Count).narrow(1, spec.Heads, 2 * spec.KeyValueHeads));
         }
 
-        foreach (var pieces in OfOneAngle(pass, spec.Rotation))
+        foreach (var (length, pieces) in OfOneAngle(pass, spec.Rotation))
         {
-            var context = new PieceContext(spec, pieces, plan.Visibility.FirstSeen(spec.Window), _angles.Of(spec.Rotation, plan.Visibility.Longest, pieces.Pieces[0].Length));
-            if (Cpu.PieceAttention.Fits(context, rows, earlier)) Cpu.PieceAttention.Attend(context, rows, earlier, attended);
-            else TorchPieceAttention.Attend(context, rows, earlier, attended);
+            var together = new AttentionPieces(spec, _angles.Of(spec.Rotation, plan.Visibility.Longest, length), plan.Visibility.FirstSeen(spec.Window), pass.Start, pieces);
+            if (CpuKernels.FitAttention(spec, qkv.Data) && (earlier is null || CpuKernels.Fit(earlier))) CpuKernels.Of(rows).Attend(together, rows, earlier, attended, null);
+            else TorchAttention.Attend(together, rows, earlier, attended);
         }
 
         return Done(qkv, y);
     }
 
-    /// <summary>The pass, or, where its sequences' lengths give them different angles, its neighbours that have the same: a sequence's losses do not depend on what is beside it.</summary>
-    private static IEnumerable<ScoringPass> OfOneAngle(ScoringPass pass, Rotation? rotation)
+    /// <summary>The pass's pieces in runs whose sequences' lengths give them the same angles: a sequence's losses do not depend on what is beside it.</summary>
+    private static IEnumerable<(int Length, IReadOnlyList<Piece> Pieces)> OfOneAngle(ScoringPass pass, Rotation? rotation)
     {
-        bool IsStretched(int i) => rotation?.IsStretched(pass.Pieces[i].Length) == true;
+        bool IsStretched(int i) => rotation?.IsStretched(pass.Lengths[i]) == true;
         for (int from = 0, to; from < pass.Pieces.Count; from = to)
         {
             for (to = from + 1; to < pass.Pieces.Count && IsStretched(to) == IsStretched(from);) to++;
-            yield return to - from == pass.Pieces.Count ? pass : pass with { Pieces = [.. pass.Pieces.Skip(from).Take(to - from)] };
+            yield return (pass.Lengths[from], to - from == pass.Pieces.Count ? pass.Pieces : [.. pass.Pieces.Skip(from).Take(to - from)]);
         }
     }
 
     public PassRows Gate(PassRows gateUp, Activation activation)
     {
         var y = gateUp with { Data = gateUp.Data.narrow(1, 0, gateUp.Data.size(1) / 2) };
-        Kernels.Gate(gateUp.Data, activation, y.Data);
+        TensorOps.Gate(gateUp.Data, activation, y.Data);
         return y;
     }
 
@@ -194,12 +195,4 @@ internal sealed class ScoringForward(LanguageModel model) : IOps<PassRows>, IDis
         Finish();
         Free();
     }
-}
-
-/// <summary>What attention over a pass's pieces needs to know besides the numbers.</summary>
-/// <param name="FirstSeen">as <see cref="Visibility.FirstSeen"/>: of the whole batch</param>
-internal sealed record PieceContext(AttentionSpec Spec, ScoringPass Pass, int[]? FirstSeen, Angles Angles)
-{
-    /// <summary>The earliest position that a piece's token sees.</summary>
-    internal int First(in SequencePiece piece, int token) => FirstSeen is { } first ? first[Pass.Start + piece.Start + token] : 0;
 }

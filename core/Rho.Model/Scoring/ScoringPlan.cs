@@ -1,16 +1,12 @@
+using Rho.Kernels;
 using Rho.Model.Architectures;
 
 namespace Rho.Model.Scoring;
 
-/// <summary>Tokens of one sequence that lie together in a pass.</summary>
-/// <param name="Start">of its first token in the pass</param>
-/// <param name="Position">of its first token in the sequence; those before it are in earlier passes</param>
-/// <param name="GoesOn">whether later passes have more of the sequence</param>
-/// <param name="Length">of the sequence</param>
-internal readonly record struct SequencePiece(int Start, int Position, int Count, bool GoesOn, int Length);
-
 /// <summary>Tokens that go through the model together: [Start, Start + Count) of the batch.</summary>
-internal sealed record ScoringPass(int Start, int Count, IReadOnlyList<SequencePiece> Pieces);
+/// <param name="Lengths">of the pieces' whole sequences</param>
+/// <param name="GoesOn">whether later passes have more of the last piece's sequence</param>
+internal sealed record ScoringPass(int Start, int Count, IReadOnlyList<Piece> Pieces, IReadOnlyList<int> Lengths, bool GoesOn);
 
 /// <summary>
 /// How a batch goes through the model: in passes of a bounded number of tokens, so that activations do not grow with the batch or its
@@ -24,14 +20,15 @@ internal sealed record ScoringPlan(IReadOnlyList<ScoringPass> Passes, Visibility
     internal static ScoringPlan Of(ReadOnlySpan<int> lengths, ReadOnlySpan<int> documents, int passTokens)
     {
         var passes = new List<ScoringPass>();
-        var pieces = new List<SequencePiece>();
+        var (pieces, whole) = (new List<Piece>(), new List<int>());
         int start = 0, count = 0, kept = 0;
-        void Close()
+        void Close(bool goesOn = false)
         {
             if (count == 0) return;
-            passes.Add(new ScoringPass(start, count, [.. pieces]));
+            passes.Add(new ScoringPass(start, count, [.. pieces], [.. whole], goesOn));
             (start, count) = (start + count, 0);
             pieces.Clear();
+            whole.Clear();
         }
 
         foreach (var length in lengths)
@@ -42,9 +39,10 @@ internal sealed record ScoringPlan(IReadOnlyList<ScoringPass> Passes, Visibility
                 var piece = Math.Min(passTokens, length - position);
                 var goesOn = position + piece < length;
                 if (goesOn) kept = Math.Max(kept, position + piece);
-                pieces.Add(new SequencePiece(count, position, piece, goesOn, length));
+                pieces.Add(new Piece(count, position, piece));
+                whole.Add(length);
                 count += piece;
-                if (goesOn) Close();
+                if (goesOn) Close(goesOn);
             }
         }
 

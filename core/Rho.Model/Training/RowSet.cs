@@ -1,3 +1,4 @@
+using Rho.Kernels;
 using static TorchSharp.torch;
 
 namespace Rho.Model.Training;
@@ -31,16 +32,7 @@ internal sealed class RowSet : IDisposable
         return zeros([larger.Count, part.size(1)], part.dtype, part.device).index_copy_(0, at, part);
     }
 
-    /// <summary>Where a row is among these.</summary>
-    internal long At(int i) => _rows is null ? i : _rows[i];
-
-    /// <summary>Indices of this set whose rows are in first .. end.</summary>
-    internal (int From, int To) Between(long first, long end)
-    {
-        if (_rows is null) return ((int)first, (int)end);
-        int Find(long row) => Array.BinarySearch(_rows, row) is var at && at < 0 ? ~at : at;
-        return (Find(first), Find(end));
-    }
+    internal ChosenRows Chosen => new(_rows);
 
     /// <summary>Row numbers. [count]</summary>
     internal Tensor Index(Device device) => _index ??= tensor(_rows ?? throw new InvalidOperationException("all rows need no index"), device: device).DetachFromDisposeScope();
@@ -89,7 +81,7 @@ internal sealed class RowSet : IDisposable
         var count = 0;
         for (long b = 0, from = 0; b < sequences; b++)
         {
-            var (i, to) = Between(b * length, (b + 1) * length);
+            var (i, to) = Chosen.Between(b * length, (b + 1) * length);
             for (from = b * length; i < to; i++)
             {
                 from = Math.Max(from, (b * length) + (firstSeen is null ? 0 : firstSeen[_rows[i]]));

@@ -102,8 +102,8 @@ internal sealed class Tape(LanguageModel weights, LanguageModel sums, MicroBatch
     }
 
     public Value Norm(Value x, Norm norm) => Record(new Value(
-        rows => Kernels.RmsNorm(x.Rows(rows), weights[norm.Weight], norm),
-        y => EachPart(y, part => x.Accumulate(part.Rows, Kernels.RmsNormGradient(x.Rows(part.Rows), weights[norm.Weight], norm, part.Data, sums[norm.Weight])))));
+        rows => TensorOps.RmsNorm(x.Rows(rows), weights[norm.Weight], norm),
+        y => EachPart(y, part => x.Accumulate(part.Rows, TensorOps.RmsNormGradient(x.Rows(part.Rows), weights[norm.Weight], norm, part.Data, sums[norm.Weight])))));
 
     public Value Linear(Value x, Linear linear)
     {
@@ -127,7 +127,7 @@ internal sealed class Tape(LanguageModel weights, LanguageModel sums, MicroBatch
         using var scope = NewDisposeScope();
         (Norm Norm, long First, long Count)[] normed = [(queries, 0, spec.Queries), (keys, spec.Queries, spec.KeysValues / 2)];
         var result = qkv.Kept.clone();
-        foreach (var (norm, first, count) in normed) Kernels.RmsNorm_(result.narrow(1, first, count), weights[norm.Weight], norm);
+        foreach (var (norm, first, count) in normed) TensorOps.RmsNorm_(result.narrow(1, first, count), weights[norm.Weight], norm);
         return Record(new Value(result, y =>
         {
             y.Free();
@@ -140,7 +140,7 @@ internal sealed class Tape(LanguageModel weights, LanguageModel sums, MicroBatch
                     var gradient = part.Data.narrow(1, first - part.Column, count);
                     var x = part.Rows.Of(qkv.Kept.narrow(1, first, count));
                     Tensor Groups(Tensor columns) => columns.reshape(-1, norm.Width);
-                    gradient.copy_(Kernels.RmsNormGradient(Groups(x), weights[norm.Weight], norm, Groups(gradient), sums[norm.Weight]).view_as(gradient));
+                    gradient.copy_(TensorOps.RmsNormGradient(Groups(x), weights[norm.Weight], norm, Groups(gradient), sums[norm.Weight]).view_as(gradient));
                 }
 
                 qkv.Accumulate(part.Rows, part.Data, part.Column);
@@ -152,13 +152,16 @@ internal sealed class Tape(LanguageModel weights, LanguageModel sums, MicroBatch
     {
         using var scope = NewDisposeScope();
         var rows = batch.Attention(spec);
-        var onCpu = Cpu.CausalAttention.Fits(rows, qkv.Kept);
-        var (result, logSums) = onCpu ? Cpu.CausalAttention.Forward(rows, qkv.Kept) : (TorchAttention.Forward(rows, qkv.Kept), null);
+        var onCpu = CpuKernels.FitAttention(spec, qkv.Kept);
+        var result = empty([qkv.Kept.size(0), spec.Queries], qkv.Kept.dtype, qkv.Kept.device);
+        var logSums = onCpu ? empty([qkv.Kept.size(0), spec.Heads]) : null;
+        if (onCpu) CpuKernels.Of(qkv.Kept).Attend(rows.All, qkv.Kept, null, result, logSums);
+        else TorchAttention.Attend(rows.All, qkv.Kept, null, result);
         return Record(new Value(result, y => EachPart(y, part =>
         {
             var seen = batch.Seen(part.Rows, rows);
             var (queries, keysValues) = onCpu
-                ? Cpu.CausalAttention.Backward(rows, qkv, y.Kept, logSums!, part.Data, part.Rows, seen)
+                ? CpuKernels.Of(result).AttentionGradient(rows, qkv, y.Kept, logSums!, part.Data, part.Rows, seen)
                 : TorchAttention.Backward(rows, qkv.Kept, part.Data, part.Rows, seen);
             qkv.Free();
             qkv.Accumulate(part.Rows, queries);
@@ -167,11 +170,11 @@ internal sealed class Tape(LanguageModel weights, LanguageModel sums, MicroBatch
     }
 
     public Value Gate(Value gateUp, Activation activation) => Record(new Value(
-        rows => Kernels.Gate(gateUp.Rows(rows), activation),
+        rows => TensorOps.Gate(gateUp.Rows(rows), activation),
         y => EachPart(y, part =>
         {
             var both = gateUp.Take(part.Rows);
-            Kernels.GateGradient_(both, part.Data, activation);
+            TensorOps.GateGradient_(both, part.Data, activation);
             gateUp.Accumulate(part.Rows, both);
         })));
 
@@ -223,6 +226,6 @@ internal sealed class Tape(LanguageModel weights, LanguageModel sums, MicroBatch
 /// <param name="FirstSeen">Null where every token sees all before it; else per token the earliest position of its sequence that it sees. [sequences, length]</param>
 internal sealed record AttentionRows(AttentionSpec Spec, Angles Angles, int[]? FirstSeen, int Sequences, int Length)
 {
-    /// <summary>The earliest position that a query sees.</summary>
-    internal int First(int sequence, int position) => FirstSeen is { } first ? first[(sequence * Length) + position] : 0;
+    /// <summary>The sequences as pieces.</summary>
+    internal AttentionPieces All { get; } = new(Spec, Angles, FirstSeen, 0, [.. Enumerable.Range(0, Sequences).Select(b => new Kernels.Piece(b * Length, 0, Length))]);
 }

@@ -1,4 +1,4 @@
-using Rho.Model.Inference;
+using Rho.Kernels;
 
 namespace Rho.Serving.Engine;
 
@@ -10,9 +10,9 @@ internal static class LogProbabilities
     /// <param name="count">How many most likely tokens to name.</param>
     public static ScoredToken Of(ReadOnlySpan<float> logits, int token, int count)
     {
-        var logSumExp = Logits.LogSumExp(logits);
+        var logSumExp = Softmax.LogSumExp(logits);
         var top = MostLikely(logits, count);
-        var largest = top.Length > 0 ? top[0].LogProbability : logits[Logits.IndexOfMax(logits)];
+        var largest = top.Length > 0 ? top[0].LogProbability : logits[Softmax.IndexOfMax(logits)];
         for (var i = 0; i < top.Length; i++) top[i] = top[i] with { LogProbability = (float)(top[i].LogProbability - logSumExp) };
         return new ScoredToken(token, (float)(logits[token] - logSumExp), top, logits[token] == largest);
     }

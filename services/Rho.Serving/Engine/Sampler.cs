@@ -1,6 +1,6 @@
 using System.Buffers;
 using System.Runtime.InteropServices;
-using Rho.Model.Inference;
+using Rho.Kernels;
 
 namespace Rho.Serving.Engine;
 
@@ -33,7 +33,7 @@ internal sealed class Sampler
         var raw = _settings.LogProbabilities is null ? null : ArrayPool<float>.Shared.Rent(logits.Length);
         if (raw is not null) logits.CopyTo(raw);
         Adjust(logits, banned, allowed);
-        var token = _settings.Temperature == 0 ? Logits.IndexOfMax(logits) : Sample(logits);
+        var token = _settings.Temperature == 0 ? Softmax.IndexOfMax(logits) : Sample(logits);
         _drawn++;
         ref var times = ref CollectionsMarshal.GetValueRefOrAddDefault(_counts, token, out _);
         times++;
@@ -70,8 +70,8 @@ internal sealed class Sampler
     private int Sample(Span<float> logits)
     {
         var scale = 1 / _settings.Temperature;
-        var largest = logits[Logits.IndexOfMax(logits)];
-        if (float.IsNegativeInfinity(largest)) return Logits.IndexOfMax(logits);
+        var largest = logits[Softmax.IndexOfMax(logits)];
+        if (float.IsNegativeInfinity(largest)) return Softmax.IndexOfMax(logits);
         var uniform = Uniform();
         if (_settings.TopK == 0 && _settings.TopP == 1 && _settings.MinP == 0) return DrawFromAll(logits, largest, scale, uniform);
 
@@ -107,7 +107,7 @@ internal sealed class Sampler
 
     private static int DrawFromAll(Span<float> logits, float largest, float scale, double uniform)
     {
-        Logits.Exp(logits, largest, scale);
+        Softmax.Exp(logits, largest, scale);
         double total = 0;
         foreach (var weight in logits) total += weight;
         var target = uniform * total;
@@ -153,7 +153,7 @@ internal sealed class Sampler
                 if (_settings.TopP == 1 && !minimumFound) continue;
                 if (_settings.TopP < 1)
                 {
-                    if (double.IsNaN(total)) total = Logits.SumOfExp(logits, largest, scale);
+                    if (double.IsNaN(total)) total = Softmax.SumOfExp(logits, largest, scale);
                     if (mass < _settings.TopP * total) continue;
 
                     // top_p counts against the whole mass: what was not collected is one candidate behind all others.

@@ -48,16 +48,6 @@ internal static unsafe class FlatKernels
         ForEachPiece(count, (start, length) => step.Apply(parameters + start, gradients + start, first + start, second + start, length));
     }
 
-    /// <summary>target = decay * target + (1 - decay) * source.</summary>
-    internal static void MovingAverage(float* target, float* source, long count, double decay)
-    {
-        var (keep, take) = ((float)decay, (float)(1 - decay));
-        ForEachPiece(count, (start, length) =>
-        {
-            for (var i = start; i < start + length; i++) target[i] = keep * target[i] + take * source[i];
-        });
-    }
-
     private static void ForEachPiece(long count, Action<long, int> work)
     {
         var pieces = (count + Piece - 1) / Piece;

@@ -1,6 +1,5 @@
 using Rho.Formats;
 using Rho.Model;
-using TorchSharp;
 using static TorchSharp.torch;
 
 namespace Rho.Training;
@@ -22,16 +21,10 @@ internal sealed class MovingAverage : IDisposable
     public Tensor Weights { get; }
 
     /// <summary>To be called after each step.</summary>
-    public unsafe void Update()
+    public void Update()
     {
-        if (Weights.device_type == DeviceType.CPU)
-        {
-            FlatKernels.MovingAverage((float*)FlatMemory.Address(Weights), (float*)FlatMemory.Address(_model.Parameters), Weights.NumberOfElements, _decay);
-            return;
-        }
-
         using var guard = no_grad();
-        Weights.mul_(_decay).add_(_model.Parameters, 1 - _decay);
+        Weights.lerp_(_model.Parameters, 1 - _decay);
     }
 
     /// <summary>What the averaged weights, which for this time stand in the model's place, say of batches.</summary>
