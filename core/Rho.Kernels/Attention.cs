@@ -165,7 +165,7 @@ public static unsafe class Attention
                 var inverse = Vector512.Create(1 / totals[slot]);
                 var to = (unit.Row(i) * unit.Shape.Heads) + (unit.Group * unit.Shape.PerGroup) + n;
                 for (var h = 0; h < head; h += 16) T.Store(Vector512.Load(sums + ((long)slot * head) + h) * inverse, attended, (to * head) + h);
-                if (logSums != null) logSums[to] = highest[slot] + MathF.Log(totals[slot]);
+                if (logSums is not null) logSums[to] = highest[slot] + MathF.Log(totals[slot]);
             }
         }
     }

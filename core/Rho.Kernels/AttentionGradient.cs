@@ -130,7 +130,7 @@ public sealed unsafe record AttentionGradient(AttentionShape Shape, int Sequence
                         Spread(ds, padded, from, end, query, keyGradient);
                         for (var r = 0; r < rows; r++)
                         {
-                            var to = (((long)(i + r) * (keysValues == null ? columns : Shape.Heads)) + n) * head;
+                            var to = (((long)(i + r) * (keysValues is null ? columns : Shape.Heads)) + n) * head;
                             Store<T>(dQuery + (r * head), at[r], Shape.Rotated, cos, sin, Shape.Scale, (byte*)queries + T.RowBytes(to));
                         }
                     }
@@ -140,7 +140,7 @@ public sealed unsafe record AttentionGradient(AttentionShape Shape, int Sequence
                 for (var i = begin; i < stop; i++)
                 {
                     var t = (int)(Seen.At(i) - offset);
-                    var to = keysValues == null
+                    var to = keysValues is null
                         ? (byte*)queries + T.RowBytes((((long)i * columns) + Shape.Heads + group) * head)
                         : (byte*)keysValues + T.RowBytes((((long)i * 2 * Shape.KeyValueHeads) + group) * head);
                     Store<T>(keyGradient + (t * head), t, Shape.Rotated, cos, sin, 1, to);

@@ -35,13 +35,13 @@ public static unsafe class MatrixKernel<TFormat> where TFormat : struct, INumber
             {
                 var rows = Math.Min(8, last - r);
                 var row = w + (r * rowBytes);
-                var b = bias == null ? null : bias + r;
+                var b = bias is null ? null : bias + r;
                 var n = n0;
                 for (; n + 4 <= n1; n += 4)
                 {
                     Tile4x4(row, rowBytes, Math.Min(4, rows), K, x + (n * xStride), xStride, y + (n * yStride) + r, yStride, b, accumulate);
                     if (rows > 4)
-                        Tile4x4(row + (4 * rowBytes), rowBytes, rows - 4, K, x + (n * xStride), xStride, y + (n * yStride) + r + 4, yStride, b == null ? null : b + 4, accumulate);
+                        Tile4x4(row + (4 * rowBytes), rowBytes, rows - 4, K, x + (n * xStride), xStride, y + (n * yStride) + r + 4, yStride, b is null ? null : b + 4, accumulate);
                 }
 
                 if (n + 2 <= n1)
@@ -71,7 +71,7 @@ public static unsafe class MatrixKernel<TFormat> where TFormat : struct, INumber
         }
 
         Store(low, Math.Min(4, rows), y, bias, accumulate);
-        if (rows > 4) Store(high, rows - 4, y + 4, bias == null ? null : bias + 4, accumulate);
+        if (rows > 4) Store(high, rows - 4, y + 4, bias is null ? null : bias + 4, accumulate);
     }
 
     /// <summary>Up to 8 weight rows and two tokens.</summary>
@@ -96,7 +96,7 @@ public static unsafe class MatrixKernel<TFormat> where TFormat : struct, INumber
         Store(low, Math.Min(4, rows), y, bias, accumulate);
         Store(low1, Math.Min(4, rows), y + yStride, bias, accumulate);
         if (rows <= 4) return;
-        var upperBias = bias == null ? null : bias + 4;
+        var upperBias = bias is null ? null : bias + 4;
         Store(high, rows - 4, y + 4, upperBias, accumulate);
         Store(high1, rows - 4, y + yStride + 4, upperBias, accumulate);
     }
@@ -129,7 +129,7 @@ public static unsafe class MatrixKernel<TFormat> where TFormat : struct, INumber
         var sums = Four.SumLanes(four);
         if (rows == 4)
         {
-            if (bias != null) sums += Vector128.Load(bias);
+            if (bias is not null) sums += Vector128.Load(bias);
             if (accumulate) sums += Vector128.Load(y);
             sums.Store(y);
             return;
@@ -137,7 +137,7 @@ public static unsafe class MatrixKernel<TFormat> where TFormat : struct, INumber
 
         for (var r = 0; r < rows; r++)
         {
-            var sum = sums[r] + (bias == null ? 0 : bias[r]);
+            var sum = sums[r] + (bias is null ? 0 : bias[r]);
             y[r] = accumulate ? sum + y[r] : sum;
         }
     }

@@ -16,6 +16,6 @@ public static unsafe class NativeHeap
     /// <summary>Gives the pages of freed blocks back to the system.</summary>
     public static void Trim()
     {
-        if (MallocTrim != null) MallocTrim(0);
+        if (MallocTrim is not null) MallocTrim(0);
     }
 }
