@@ -85,5 +85,5 @@ internal sealed class Access(RequestDelegate next, ApiKeys keys, RhoHostOptions 
     }
 
     private static bool IsHealth(PathString path) =>
-        path.StartsWithSegments("/healthz") || path.StartsWithSegments("/metrics") || path.StartsWithSegments("/grpc.health.v1.Health");
+        path.StartsWithSegments("/healthz") || path.StartsWithSegments("/health") || path.StartsWithSegments("/ping") || path.StartsWithSegments("/metrics") || path.StartsWithSegments("/grpc.health.v1.Health");
 }

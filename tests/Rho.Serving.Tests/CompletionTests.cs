@@ -65,7 +65,7 @@ public sealed class CompletionTests
     [InlineData("""{"prompt": "a", "top_p": 0}""", "top_p", "not above 0")]
     [InlineData("""{"prompt": "a", "temperature": "hot"}""", "temperature", "a number is needed")]
     [InlineData("""{"prompt": "a", "max_tokens": 1.5}""", "max_tokens", "whole number")]
-    [InlineData("""{"prompt": "a", "suffix": "b"}""", "suffix", "not supported")]
+    [InlineData("""{"prompt": "a", "suffix": "b"}""", "suffix", "where it has no effect")]
     [InlineData("""{"prompt": "a", "best_of": 3}""", "best_of", "not supported")]
     [InlineData("""{"prompt": "a", "beam_width": 3}""", "beam_width", "not supported")]
     [InlineData("""{"prompt": "a", "stop": [1]}""", "stop[0]", "a string is needed")]
@@ -182,7 +182,7 @@ public sealed class CompletionTests
 
             var last = scores["top_logprobs"]![prompt.Length]!.AsObject();
             Assert.Equal((float)scores["token_logprobs"]![prompt.Length]!, last.Max(entry => (float)entry.Value!));
-            Assert.StartsWith("The quick brown fox jumps over", (string)answer["choices"]![0]!["text"]!, StringComparison.Ordinal);
+            Assert.StartsWith("<|begin_of_text|>The quick brown fox jumps over", (string)answer["choices"]![0]!["text"]!, StringComparison.Ordinal);
             Assert.Equal(first?["choices"]!.ToJsonString() ?? answer["choices"]!.ToJsonString(), answer["choices"]!.ToJsonString());
             first = answer;
         }
@@ -222,6 +222,10 @@ public sealed class CompletionTests
         Assert.Equal(512, (int)models["data"]![0]!["max_model_len"]!);
 
         var tokens = await server.PostAsync("/tokenize", new { model = "tiny", prompt = "The dog 😀", return_token_strs = true });
+        Assert.Equal(tokens["tokens"]!.AsArray().Select(id => TestModels.Tokenizer.IdToToken((int)id!)), tokens["token_strs"]!.AsArray().Select(text => (string)text!));
+        Assert.Contains("Ġdog", tokens["token_strs"]!.AsArray().Select(text => (string)text!));
+        var chat = await server.PostAsync("/tokenize", new { messages = new[] { new { role = "user", content = "The dog" } } });
+        Assert.Equal(TestModels.Tokenizer.Encode("<|user|>The dog<|end|><|assistant|>"), chat["tokens"]!.AsArray().Select(id => (int)id!));
         Assert.Equal(TestModels.Tokenizer.Encode("The dog 😀", addSpecialTokens: true), tokens["tokens"]!.AsArray().Select(id => (int)id!));
         var text = await server.PostAsync("/detokenize", new { tokens = TestModels.Tokenizer.Encode("The dog 😀") });
         Assert.Equal("The dog 😀", (string?)text["prompt"]);

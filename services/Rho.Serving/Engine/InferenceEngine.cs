@@ -73,6 +73,11 @@ public sealed partial class InferenceEngine : IAsyncDisposable
     /// <summary>Throws what <see cref="Submit"/> would throw for a request of so many tokens, before anything is spent on it.</summary>
     public void CheckRoom(long tokens, string client) => _admission.CheckRoom(tokens, client);
 
+    /// <summary>Throws when requests that come together can never all be accepted, however little there is to do.</summary>
+    /// <param name="tokens">Of their prompts, each counted once per continuation.</param>
+    /// <exception cref="InvalidFieldException">They are more than the queue or a client's share holds.</exception>
+    public void CheckPossible(int requests, long tokens) => _admission.CheckPossible(requests, tokens);
+
     /// <summary>Accepts a request. Whatever is accepted is answered, fails with a reason, or is cancelled by its caller.</summary>
     /// <exception cref="InvalidFieldException">A setting is out of range, or prompt and continuation do not fit the context.</exception>
     /// <exception cref="OverloadedException">The queue or the client's share is full.</exception>
@@ -211,6 +216,7 @@ public sealed partial class InferenceEngine : IAsyncDisposable
         if (sequence.Started is not null) return;
         sequence.Started = _time.GetTimestamp();
         if (sequence.Choice > 0) return;
+        sequence.Generation.Begun = sequence.Started;
         _admission.Begin(sequence.Generation.Request);
         _metrics.Queued(Name, _time.GetElapsedTime(sequence.Generation.Accepted));
     }
@@ -281,7 +287,7 @@ public sealed partial class InferenceEngine : IAsyncDisposable
         foreach (var (sequence, _) in shares)
         {
             var scores = new List<ScoredToken>();
-            if (sequence.WantsPromptScores && sequence.PromptScored == 0) scores.Add(new ScoredToken(sequence.Tokens[0], float.NaN, null, false));
+            if (sequence.WantsPromptScores && sequence.PromptScored == 0) scores.Add(ScoredToken.Unscored(sequence.Tokens[0]));
             ScoredToken? drawn = null;
             RhoException? failure = null;
             for (; next < _outputs.Count && _outputs[next].Sequence == sequence; next++)
@@ -329,7 +335,11 @@ public sealed partial class InferenceEngine : IAsyncDisposable
         _scheduler.Remove(sequence);
         var generation = sequence.Generation;
         if (!generation.EndChoice()) return;
-        _metrics.Ended(Name, generation.Usage, _time.GetElapsedTime(generation.Accepted));
+        var now = _time.GetTimestamp();
+        var firstToken = generation.FirstToken ?? now;
+        _metrics.Ended(
+            Name, generation, _time.GetElapsedTime(generation.Accepted, now), _time.GetElapsedTime(generation.Begun ?? firstToken, firstToken),
+            _time.GetElapsedTime(firstToken, now));
         _admission.Leave(generation.Request, waiting: false);
         _progress.Completed();
     }

@@ -9,6 +9,7 @@ internal sealed class TextStream(StreamingDecoder decoder, IReadOnlyList<string>
     private readonly Queue<(ScoredToken Token, long Start, long End)> _held = [];
     private long _decoded;
     private long _sent;
+    private int _characters;
 
     /// <summary>Takes a token; returns what can be sent now.</summary>
     /// <param name="mayStop">False lets stop texts through.</param>
@@ -16,7 +17,7 @@ internal sealed class TextStream(StreamingDecoder decoder, IReadOnlyList<string>
     public (string Text, List<ScoredToken> Tokens) Append(ScoredToken token, bool mayStop, out string? stop)
     {
         var text = decoder.Append(token.Token);
-        Hold(token, text.Length);
+        Hold(token, text);
         stop = null;
         return Release(mayStop ? _matcher.Append(text, out stop) : _matcher.Flush() + text, stop is not null);
     }
@@ -25,16 +26,25 @@ internal sealed class TextStream(StreamingDecoder decoder, IReadOnlyList<string>
     public (string Text, List<ScoredToken> Tokens) End(ScoredToken? last)
     {
         var rest = decoder.Flush();
-        _decoded += rest.Length;
-        if (last is { } token) Hold(token, 0);
+        Decoded(rest);
+        if (last is { } token) Hold(token, "");
         var text = _matcher.Append(rest, out var stop);
         return Release(stop is null ? text + _matcher.Flush() : text, cut: true);
     }
 
-    private void Hold(ScoredToken token, int length)
+    private void Hold(ScoredToken token, string text)
     {
-        _held.Enqueue((token, _decoded, _decoded + length));
-        _decoded += length;
+        _held.Enqueue((token with { TextOffset = _characters }, _decoded, _decoded + text.Length));
+        Decoded(text);
+    }
+
+    private void Decoded(string text)
+    {
+        _decoded += text.Length;
+        foreach (var c in text)
+        {
+            if (!char.IsLowSurrogate(c)) _characters++;
+        }
     }
 
     private (string Text, List<ScoredToken> Tokens) Release(string text, bool cut)

@@ -52,6 +52,10 @@ internal static class HttpFace
         group.MapPost("/tokenize", (HttpContext context) => models.TokenizeAsync(context));
         group.MapPost("/detokenize", (HttpContext context) => models.DetokenizeAsync(context));
         group.MapGet("/tokenizer_info", (HttpContext context) => models.TokenizerInfoAsync(context));
+        // As vLLM's clients and load balancers ask.
+        group.MapGet("/health", () => Results.StatusCode(health.Report().Serving ? StatusCodes.Status200OK : StatusCodes.Status503ServiceUnavailable));
+        group.MapMethods("/ping", ["GET", "POST"], () => Results.StatusCode(health.Report().Serving ? StatusCodes.Status200OK : StatusCodes.Status503ServiceUnavailable));
+        group.MapGet("/version", (HttpContext context) => ModelEndpoints.VersionAsync(context));
     }
 
     private static void Allow(CorsPolicyBuilder policy, IReadOnlyList<string> origins)

@@ -21,7 +21,8 @@ internal sealed class ServerSentEvents(HttpContext context, TimeSpan patience)
 
     /// <summary>
     /// Sends a whole answer: its chunks, its usage where that is asked for, and the end. An answer that fails on the way ends with an
-    /// event that says why instead.
+    /// event that says why, and then without the end of the response (HTTP/1: no last chunk; HTTP/2: a reset stream), so that clients
+    /// that know no such event do not take it for whole either.
     /// </summary>
     public async Task AnswerAsync(Func<Task> sendChunks, Action<Utf8JsonWriter>? usage)
     {
@@ -34,6 +35,8 @@ internal sealed class ServerSentEvents(HttpContext context, TimeSpan patience)
         catch (Exception exception) when (context.Response.HasStarted && !context.RequestAborted.IsCancellationRequested)
         {
             await SendAsync(json => OpenAiErrors.Write(json, exception));
+            // What leaves an endpoint once its response has begun breaks the response off.
+            throw;
         }
     }
 

@@ -126,8 +126,7 @@ internal sealed class InferenceService(ModelRegistry registry, ServingOptions op
         {
             GenerateRequest.PromptOneofCase.Text => Prompts.Encode(model, request.Text, addSpecialTokens: true, client),
             GenerateRequest.PromptOneofCase.Tokens => request.Tokens.Ids,
-            GenerateRequest.PromptOneofCase.Chat => Prompts.EncodeChat(
-                model, template => template.Render([.. request.Chat.Messages.Select(message => new Jinja.ChatMessage(message.Role, message.Content))], addGenerationPrompt: true), client),
+            GenerateRequest.PromptOneofCase.Chat => Prompts.Encode(model, Render(model, request.Chat), addSpecialTokens: false, client),
             _ => throw new InvalidFieldException("prompt", "none is given: set text, tokens or chat"),
         };
         return (model, model.Engine.Submit(new GenerationRequest
@@ -160,6 +159,9 @@ internal sealed class InferenceService(ModelRegistry registry, ServingOptions op
             Client = client,
         }));
     }
+
+    private static string Render(ServedModel model, ChatMessages chat) => Prompts.Render(
+        model, template => template.Render([.. chat.Messages.Select(message => new Jinja.ChatMessage(message.Role, message.Content))], addGenerationPrompt: true));
 
     private static async Task<ScoreResponse> ToScores(ServedModel model, Generation generation, int index, int top, CancellationToken cancellation)
     {
