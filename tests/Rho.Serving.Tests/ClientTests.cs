@@ -7,7 +7,7 @@ public sealed class ClientTests
 
     private static readonly Lazy<Task<string>> s_packages = new(InstallAsync);
 
-    private static string Clients => Path.Combine(AppContext.BaseDirectory, "clients");
+    internal static string Clients => Path.Combine(AppContext.BaseDirectory, "clients");
 
     private static string Protos => Path.Combine(AppContext.BaseDirectory, "protos");
 
@@ -54,7 +54,7 @@ public sealed class ClientTests
     }
 
     /// <summary>Installs the npm packages once; the test is skipped, with the reason, where they are not to be had.</summary>
-    private static async Task NeedPackagesAsync()
+    internal static async Task NeedPackagesAsync()
     {
         Tool.Find("node");
         var reason = await s_packages.Value;
