@@ -21,6 +21,51 @@ public sealed class ClientTests
     }
 
     [Fact, Trait("Category", "Slow")]
+    public async Task OpenAiAiSdkAndLangChain_RunToolLoops()
+    {
+        await NeedPackagesAsync();
+        await using var server = await TestServer.StartAsync(TestServer.Options(new ModelSource("scripted", ScriptedModel.Tagged)));
+        Assert.EndsWith("ok", await RunAsync("node", ["tools_client.mjs", server.Addresses.Http!.ToString()]), StringComparison.Ordinal);
+    }
+
+    [Fact, Trait("Category", "Slow")]
+    public async Task OpenAiAndAiSdk_StreamsThatFail_Raise()
+    {
+        await NeedPackagesAsync();
+        await using var server = await TestServer.StartAsync();
+        server.Gate.Hold(readings: 40);
+        var running = RunAsync("node", ["failing_stream.mjs", server.Addresses.Http!.ToString()]);
+        await TestServer.UntilAsync(() => server.Engine.Unfinished == 5);
+        var disposing = server.Engine.DisposeAsync();
+        server.Gate.Open();
+        await disposing;
+        Assert.All((await running).Split('\n'), line => Assert.EndsWith(": raised", line, StringComparison.Ordinal));
+    }
+
+    [Fact]
+    public async Task PythonHttpClient_StreamThatFails_Raises()
+    {
+        await using var server = await TestServer.StartAsync();
+        server.Gate.Hold(readings: 20);
+        const string Program = """
+            import http.client, json, sys
+            connection = http.client.HTTPConnection(sys.argv[1])
+            connection.request("POST", "/v1/completions", json.dumps({"prompt": "The", "max_tokens": 400, "stream": True}))
+            try:
+                connection.getresponse().read()
+                print("ended as if whole")
+            except http.client.IncompleteRead as error:
+                print("raised", b'"error"' in error.partial)
+            """;
+        var running = RunAsync(Python, ["-c", Program, server.Addresses.Http!.Authority]);
+        await TestServer.UntilAsync(() => server.Engine.Unfinished == 1);
+        var disposing = server.Engine.DisposeAsync();
+        server.Gate.Open();
+        await disposing;
+        Assert.Equal("raised True", await running);
+    }
+
+    [Fact, Trait("Category", "Slow")]
     public async Task GrpcJs_GeneratesAndScores()
     {
         await NeedPackagesAsync();

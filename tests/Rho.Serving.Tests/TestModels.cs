@@ -24,11 +24,13 @@ internal static class TestModels
         }
     }
 
-    public static void Save(string folder, long seed, int context = 512)
+    public static void Save(string folder, long seed, int context = 512) => Save(folder, Tokenizer, seed, context);
+
+    public static void Save(string folder, Tokenizer tokenizer, long seed, int context = 512)
     {
         var config = new ModelConfig
         {
-            VocabularySize = Tokenizer.VocabularySize,
+            VocabularySize = tokenizer.VocabularySize,
             HiddenSize = 64,
             IntermediateSize = 160,
             Layers = 2,
@@ -36,15 +38,15 @@ internal static class TestModels
             KeyValueHeads = 2,
             HeadSize = 16,
             ContextLength = context,
-            BosTokenId = Tokenizer.BosId,
-            EosTokenId = Tokenizer.EosId,
+            BosTokenId = tokenizer.BosId,
+            EosTokenId = tokenizer.EosId,
         };
         using var guard = no_grad();
         using var model = LanguageModel.Create(config, seed, CPU, ComputeType.Float32);
         // Wider weights than training begins with: continuations that do not repeat one token.
         model.Flat.mul_(6);
         foreach (var norm in model.Layout.Spans.Where(span => !span.Decay)) model.Flat.narrow(0, norm.Offset, norm.Count).fill_(1);
-        model.Save(folder, Tokenizer);
+        model.Save(folder, tokenizer);
         File.WriteAllText(Path.Combine(folder, "chat_template.jinja"), ChatTemplate);
     }
 

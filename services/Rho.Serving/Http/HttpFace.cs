@@ -18,6 +18,7 @@ internal static class HttpFace
         services.AddCors();
         services.AddSingleton<CompletionEndpoint>();
         services.AddSingleton<ChatEndpoint>();
+        services.AddSingleton<ResponsesEndpoint>();
         services.AddSingleton<ModelEndpoints>();
     }
 
@@ -46,6 +47,7 @@ internal static class HttpFace
         var models = app.Services.GetRequiredService<ModelEndpoints>();
         group.MapPost("/v1/completions", Working(completions.AnswerAsync, health));
         group.MapPost("/v1/chat/completions", Working(app.Services.GetRequiredService<ChatEndpoint>().AnswerAsync, health));
+        group.MapPost("/v1/responses", Working(app.Services.GetRequiredService<ResponsesEndpoint>().AnswerAsync, health));
         group.MapGet("/v1/models", (HttpContext context) => models.ListAsync(context));
         // Names may have slashes, which clients write as they are or escaped; routing leaves these as they come.
         group.MapGet("/v1/models/{**name}", (HttpContext context, string name) => models.GetAsync(context, name.Replace("%2F", "/", StringComparison.OrdinalIgnoreCase)));

@@ -66,6 +66,25 @@ internal static class NeutralFields
         Only("mm_processor_kwargs", "{}"),
     ];
 
+    public static readonly IReadOnlyList<NeutralField> Response =
+    [
+        Only("background", "false"),
+        Only("include", "[]"),
+        Only("truncation", "\"disabled\""),
+        Only("top_logprobs", "0"),
+        Only("reasoning", "{}", "{\"effort\": \"none\"}", "{\"effort\": null, \"summary\": null}"),
+    ];
+
+    /// <summary>Of the items of a response's input, which clients send back as they got them.</summary>
+    public static readonly IReadOnlyList<NeutralField> InputItem =
+    [
+        Any("id", JsonValueKind.String),
+        Only("status", "\"completed\"", "\"incomplete\"", "\"in_progress\""),
+        Only("phase", "\"final_answer\"", "\"commentary\""),
+    ];
+
+    public static readonly IReadOnlyList<NeutralField> TextOptions = [Only("verbosity", "\"medium\"")];
+
     public static readonly IReadOnlyList<NeutralField> StreamOptions = [Only("include_obfuscation", "true", "false")];
 
     public static readonly IReadOnlyList<NeutralField> Message =

@@ -66,28 +66,33 @@ internal static class SamplingFields
         yield return model.Constraints.Regex(string.Join('|', choices.Select(RegexEscape)), $"{path}{prefix}choice");
     }
 
-    private static TextConstraint? ResponseFormat(JsonFields fields, ServedModel model)
+    private static TextConstraint? ResponseFormat(JsonFields fields, ServedModel model) =>
+        fields.Object("response_format") is { } format ? Format(format, model, "response_format", nested: true) : null;
+
+    /// <summary>The form of an answer: text, json_object or json_schema.</summary>
+    /// <param name="nested">Whether the schema stands in a member "json_schema", as in chat completions; else beside "type", as in responses.</param>
+    public static TextConstraint? Format(JsonFields format, ServedModel model, string path, bool nested)
     {
-        if (fields.Object("response_format") is not { } format) return null;
         TextConstraint? constraint = null;
         switch (format.Text("type"))
         {
             case "text":
                 break;
             case "json_object":
-                constraint = model.Constraints.JsonObject("response_format");
+                constraint = model.Constraints.JsonObject(path);
                 break;
             case "json_schema":
-                var named = format.Object("json_schema") ?? throw new InvalidFieldException("response_format.json_schema", "it is missing");
+                var named = nested ? format.Object("json_schema") ?? throw new InvalidFieldException($"{path}.json_schema", "it is missing") : format;
+                var place = nested ? $"{path}.json_schema.schema" : $"{path}.schema";
                 named.Text("name");
                 named.Text("description");
                 named.Flag("strict");
-                var schema = named.Take("schema") ?? throw new InvalidFieldException("response_format.json_schema.schema", "it is missing");
+                var schema = named.Take("schema") ?? throw new InvalidFieldException(place, "it is missing");
                 named.End();
-                constraint = model.Constraints.JsonSchema(schema.GetRawText(), "response_format.json_schema.schema");
+                constraint = model.Constraints.JsonSchema(schema.GetRawText(), place);
                 break;
             default:
-                throw new InvalidFieldException("response_format.type", "it is none of text, json_object, json_schema");
+                throw new InvalidFieldException($"{path}.type", "it is none of text, json_object, json_schema");
         }
 
         format.End();

@@ -8,6 +8,9 @@ import sys
 import jsonschema
 
 
+decimal.getcontext().prec = 400
+
+
 def multiple_of(validator, step, value, schema):
     # In decimal: 0.07 is seven times 0.01, which binary floats do not say.
     if isinstance(value, (int, decimal.Decimal)) and not isinstance(value, bool) and value % step != 0:
