@@ -134,6 +134,7 @@ public sealed class CompletionTests
     [Theory]
     [InlineData("/v1/completions", "CompletionRequest", """{"prompt": "a"}""")]
     [InlineData("/v1/chat/completions", "ChatRequest", """{"messages": [{"role": "user", "content": "a"}]}""")]
+    [InlineData("/v1/responses", "ResponseRequest", """{"input": "a"}""")]
     public async Task EveryFieldOfTheDocument_IsRead(string path, string schema, string least)
     {
         await using var server = await TestServer.StartAsync();
@@ -193,6 +194,58 @@ public sealed class CompletionTests
         Assert.Equal("length", (string?)scored["choices"]![0]!["finish_reason"]);
         for (var i = 1; i < prompt.Length; i++)
             Assert.Equal((float)first!["choices"]![0]!["logprobs"]!["token_logprobs"]![i]!, (float)scored["choices"]![0]!["logprobs"]!["token_logprobs"]![i]!);
+    }
+
+    public static TheoryData<string> Vocabularies => ["byte-level", "SentencePiece"];
+
+    [Theory, MemberData(nameof(Vocabularies))]
+    public async Task TextOffsets_PointIntoTheText_InCharacters(string vocabulary)
+    {
+        var tokenizer = vocabulary == "byte-level" ? TestModels.Tokenizer : Rho.Tokenization.Tokenizer.Load(Path.Combine(AppContext.BaseDirectory, "data", "llama2"));
+        var folder = Path.Combine(Directory.CreateTempSubdirectory("rho-offsets-").FullName, "m");
+        TestModels.Save(folder, tokenizer, 7);
+        await using var server = await TestServer.StartAsync(TestServer.Options(new ModelSource("m", folder)));
+        var ids = tokenizer.Encode("Ünï日本😀 x", addSpecialTokens: true);
+        foreach (object prompt in new object[] { "Ünï日本😀 x", "Hello world", " two  blanks", ids, ids[1..^2] })
+        {
+            foreach (var stream in new[] { false, true })
+            {
+                var body = new { prompt, max_tokens = 40, temperature = 1.0, seed = 2, echo = true, logprobs = 2, stream, ignore_eos = true };
+                var choices = stream ? [.. (await server.StreamAsync("/v1/completions", body))[..^1].Select(e => e!["choices"]![0]!)] : new[] { (await server.PostAsync("/v1/completions", body))["choices"]![0]! };
+                var text = string.Concat(choices.Select(choice => (string?)choice["text"])).EnumerateRunes().ToArray();
+                var tokens = choices.SelectMany(choice => choice["logprobs"]!["tokens"]!.AsArray()).Select(token => (string)token!).ToArray();
+                var offsets = choices.SelectMany(choice => choice["logprobs"]!["text_offset"]!.AsArray()).Select(offset => (int)offset!).ToArray();
+                Assert.Equal(tokens.Length, offsets.Length);
+                Assert.Equal(offsets.Order(), offsets);
+                var given = prompt is string ? ((string)prompt).EnumerateRunes().Count() : -1;
+                for (var i = 0; i < tokens.Length; i++)
+                {
+                    // Special tokens that the tokenizer or the model adds are not in the text, and parts of characters only together.
+                    if (tokens[i].StartsWith("bytes:", StringComparison.Ordinal) || tokenizer.TokenToId(tokens[i]) is { } id && tokenizer.IsSpecial(id) && (prompt is not int[] listed || i >= listed.Length)) continue;
+                    var rest = string.Concat(text[offsets[i]..]);
+                    // A run of SentencePiece's byte tokens that is not UTF-8 throughout is replaced byte by byte.
+                    if (vocabulary != "byte-level" && tokens[i].Length == 1 && rest.StartsWith('\uFFFD')) continue;
+                    // The blank that SentencePiece puts before a text is no part of it.
+                    Assert.True(rest.StartsWith(tokens[i], StringComparison.Ordinal) || rest.StartsWith(tokens[i].TrimStart(), StringComparison.Ordinal) && offsets[i] is var at && (at == 0 || at == given || vocabulary != "byte-level"),
+                        $"token {i} '{tokens[i]}' ({string.Join(' ', tokens[i].Select(c => ((int)c).ToString("x4")))}) at {offsets[i]} of '{string.Concat(text)}': '{rest}'");
+                }
+            }
+        }
+
+        // Ids of special tokens are spelt out, as the log-probabilities list them.
+        var echoed = await server.PostAsync("/v1/completions", new { prompt = ids, max_tokens = 0, echo = true, logprobs = 0 });
+        Assert.StartsWith(tokenizer.IdToToken(ids[0]), (string)echoed["choices"]![0]!["text"]!, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task TopLogProbabilities_OfPartsOfCharacters_HaveDistinctKeys()
+    {
+        await using var server = await TestServer.StartAsync();
+        // All bytes that go on with a character, equally likely: each is a token of its own.
+        var parts = Enumerable.Range(0, TestModels.Tokenizer.VocabularySize).Where(id => TestModels.Tokenizer.TokenBytes(id).Span is [>= 0x80 and < 0x98]).ToDictionary(id => $"{id}", _ => 100);
+        var answer = await server.PostAsync("/v1/completions", new { prompt = "a", max_tokens = 3, logprobs = 20, logit_bias = parts });
+        foreach (var top in answer["choices"]![0]!["logprobs"]!["top_logprobs"]!.AsArray()) Assert.InRange(top!.AsObject().Count, 20, 21);
+        foreach (var token in answer["choices"]![0]!["logprobs"]!["tokens"]!.AsArray()) Assert.Matches(@"\Abytes:\\x[89][0-9a-f]\z", (string)token!);
     }
 
     [Fact]

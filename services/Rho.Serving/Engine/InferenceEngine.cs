@@ -205,7 +205,7 @@ public sealed partial class InferenceEngine : IAsyncDisposable
         Sequence? leader = null;
         for (var choice = 0; choice < request.Sampling.Choices; choice++)
         {
-            var sequence = new Sequence(generation, choice, _arrivals++, seed, maxTokens, _ends, _tokenizer.CreateStreamingDecoder()) { Leader = leader };
+            var sequence = new Sequence(generation, choice, _arrivals++, seed, maxTokens, _ends, new PlacedDecoder(_tokenizer, skipSpecialTokens: true)) { Leader = leader };
             leader ??= sequence;
             _scheduler.Add(sequence);
         }

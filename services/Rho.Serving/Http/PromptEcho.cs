@@ -1,3 +1,5 @@
+using System.Text;
+using Rho.Serving.Engine;
 using Rho.Serving.Models;
 
 namespace Rho.Serving.Http;
@@ -7,7 +9,7 @@ namespace Rho.Serving.Http;
 internal sealed record PromptEcho(string Text, IReadOnlyList<int> Offsets)
 {
     /// <summary>Characters of the text.</summary>
-    public int Length { get; } = Characters(Text);
+    public int Length { get; } = PlacedDecoder.Count(Text);
 
     /// <summary>A prompt that was given as text and has all of its tokens is repeated as it was given; any other is spelt out, special tokens too.</summary>
     public static PromptEcho Of(ServedModel model, CompletionRequest.Prompt prompt, IReadOnlyList<int> tokens)
@@ -23,41 +25,27 @@ internal sealed record PromptEcho(string Text, IReadOnlyList<int> Offsets)
                 {
                     if (spans[i].Start > at)
                     {
-                        characters += Characters(text.AsSpan(at, spans[i].Start - at));
+                        characters += PlacedDecoder.Count(text.AsSpan(at, spans[i].Start - at));
                         at = spans[i].Start;
                     }
 
                     // Tokens that the tokenizer adds have no place of their own: they stand before the text or after it.
-                    offsets[i] = spans[i].End == 0 && at > 0 ? Characters(text) : characters;
+                    offsets[i] = spans[i].End == 0 && at > 0 ? PlacedDecoder.Count(text) : characters;
                 }
 
                 return new PromptEcho(text, offsets);
             }
         }
 
-        var decoder = model.Tokenizer.CreateStreamingDecoder(skipSpecialTokens: false);
-        var written = new System.Text.StringBuilder();
+        var decoder = new PlacedDecoder(model.Tokenizer, skipSpecialTokens: false);
+        var written = new StringBuilder();
         var places = new List<int>();
-        var length = 0;
         foreach (var token in tokens)
         {
-            places.Add(length);
-            var piece = decoder.Append(token);
-            length += Characters(piece);
-            written.Append(piece);
+            written.Append(decoder.Append(token, out var place));
+            places.Add(place);
         }
 
         return new PromptEcho(written.Append(decoder.Flush()).ToString(), places);
-    }
-
-    private static int Characters(ReadOnlySpan<char> text)
-    {
-        var count = 0;
-        foreach (var c in text)
-        {
-            if (!char.IsLowSurrogate(c)) count++;
-        }
-
-        return count;
     }
 }
