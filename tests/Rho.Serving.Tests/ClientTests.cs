@@ -29,16 +29,21 @@ public sealed class ClientTests
     }
 
     [Fact, Trait("Category", "Slow")]
+    public async Task OpenAiAndAiSdk_ParseWhatZodAsksFor()
+    {
+        await NeedPackagesAsync();
+        await using var server = await TestServer.StartAsync(TestServer.Options(new ModelSource("tiny", TestModels.Folder(context: 4096))));
+        Assert.EndsWith("ok", await RunAsync("node", ["schemas_client.mjs", server.Addresses.Http!.ToString()]), StringComparison.Ordinal);
+    }
+
+    [Fact, Trait("Category", "Slow")]
     public async Task OpenAiAndAiSdk_StreamsThatFail_Raise()
     {
         await NeedPackagesAsync();
         await using var server = await TestServer.StartAsync();
-        server.Gate.Hold(readings: 40);
+        server.Gate.Hold();
         var running = RunAsync("node", ["failing_stream.mjs", server.Addresses.Http!.ToString()]);
-        await TestServer.UntilAsync(() => server.Engine.Unfinished == 5);
-        var disposing = server.Engine.DisposeAsync();
-        server.Gate.Open();
-        await disposing;
+        await server.BreakAsync(5);
         Assert.All((await running).Split('\n'), line => Assert.EndsWith(": raised", line, StringComparison.Ordinal));
     }
 
@@ -46,7 +51,7 @@ public sealed class ClientTests
     public async Task PythonHttpClient_StreamThatFails_Raises()
     {
         await using var server = await TestServer.StartAsync();
-        server.Gate.Hold(readings: 20);
+        server.Gate.Hold();
         const string Program = """
             import http.client, json, sys
             connection = http.client.HTTPConnection(sys.argv[1])
@@ -58,10 +63,7 @@ public sealed class ClientTests
                 print("raised", b'"error"' in error.partial)
             """;
         var running = RunAsync(Python, ["-c", Program, server.Addresses.Http!.Authority]);
-        await TestServer.UntilAsync(() => server.Engine.Unfinished == 1);
-        var disposing = server.Engine.DisposeAsync();
-        server.Gate.Open();
-        await disposing;
+        await server.BreakAsync(1);
         Assert.Equal("raised True", await running);
     }
 

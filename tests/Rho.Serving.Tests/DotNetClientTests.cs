@@ -38,17 +38,14 @@ public sealed class DotNetClientTests
     public async Task OpenAI_StreamThatFails_Raises()
     {
         await using var server = await TestServer.StartAsync();
-        server.Gate.Hold(readings: 20);
+        server.Gate.Hold();
         var client = Client(server).GetChatClient("tiny");
         var updates = client.CompleteChatStreamingAsync([new UserChatMessage("The")], new ChatCompletionOptions { MaxOutputTokenCount = 400 });
         var reading = Assert.ThrowsAnyAsync<Exception>(async () =>
         {
             await foreach (var _ in updates) { }
         });
-        await TestServer.UntilAsync(() => server.Engine.Unfinished == 1);
-        var disposing = server.Engine.DisposeAsync();
-        server.Gate.Open();
-        await disposing;
+        await server.BreakAsync(1);
         Assert.IsNotType<OperationCanceledException>(await reading.WaitAsync(TestServer.Patience));
     }
 

@@ -144,6 +144,25 @@ internal sealed class TestServer : IAsyncDisposable
         Gate.Open();
     }
 
+    /// <summary>Waits until so many requests are under way and have tokens, and then takes the model from under them.</summary>
+    public async Task BreakAsync(int requests)
+    {
+        await UntilAsync(() =>
+        {
+            Gate.Hold(readings: 8);
+            return Engine.Unfinished == requests;
+        });
+        var steps = Engine.Steps;
+        await UntilAsync(() =>
+        {
+            Gate.Hold(readings: 8);
+            return Engine.Steps >= steps + 3;
+        });
+        var disposing = Engine.DisposeAsync();
+        Gate.Open();
+        await disposing;
+    }
+
     public static async Task UntilAsync(Func<bool> condition, Func<string>? otherwise = null)
     {
         for (var waited = System.Diagnostics.Stopwatch.StartNew(); !condition();)

@@ -8,6 +8,12 @@ public sealed record GenerationRequest
 
     public SamplingSettings Sampling { get; init; } = new();
 
+    /// <summary>
+    /// Whether the continuation goes on within the prompt's text, so that a blank at its beginning is part of it; else it is a text of
+    /// its own, such as a chat's answer, of which SentencePiece's first blank is no part.
+    /// </summary>
+    public bool ContinuesText { get; init; }
+
     /// <summary>Log-probabilities of the prompt's tokens, with so many most likely ones beside each; null for none.</summary>
     public int? PromptLogProbabilities { get; init; }
 

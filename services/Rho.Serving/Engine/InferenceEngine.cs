@@ -23,6 +23,7 @@ public sealed partial class InferenceEngine : IAsyncDisposable
     private readonly TimeProvider _time;
     private readonly ILogger _logger;
     private readonly HashSet<int> _ends;
+    private readonly int? _letter;
     private readonly BlockPool _pool;
     private readonly Scheduler _scheduler;
     private readonly StepPace _pace;
@@ -45,6 +46,7 @@ public sealed partial class InferenceEngine : IAsyncDisposable
         Name = name;
         _progress = health.Watch($"model {name}");
         _ends = [.. ends];
+        _letter = "aeinorst".Select(letter => tokenizer.TokenToId($"{letter}")).FirstOrDefault(id => id is not null);
         _pool = new BlockPool(model.Blocks);
         _scheduler = new Scheduler(_pool, options) { Started = Begin };
         _pace = new StepPace(options);
@@ -205,7 +207,7 @@ public sealed partial class InferenceEngine : IAsyncDisposable
         Sequence? leader = null;
         for (var choice = 0; choice < request.Sampling.Choices; choice++)
         {
-            var sequence = new Sequence(generation, choice, _arrivals++, seed, maxTokens, _ends, new PlacedDecoder(_tokenizer, skipSpecialTokens: true)) { Leader = leader };
+            var sequence = new Sequence(generation, choice, _arrivals++, seed, maxTokens, _ends, new PlacedDecoder(_tokenizer, skipSpecialTokens: true, request.ContinuesText ? _letter : null)) { Leader = leader };
             leader ??= sequence;
             _scheduler.Add(sequence);
         }

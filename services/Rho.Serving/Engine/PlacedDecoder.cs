@@ -4,9 +4,18 @@ using Rho.Tokenization;
 namespace Rho.Serving.Engine;
 
 /// <summary>Turns tokens into text as they come, and says where in all of it each begins.</summary>
-internal sealed class PlacedDecoder(Tokenizer tokenizer, bool skipSpecialTokens)
+internal sealed class PlacedDecoder
 {
-    private readonly StreamingDecoder _decoder = tokenizer.CreateStreamingDecoder(skipSpecialTokens);
+    private readonly Tokenizer _tokenizer;
+    private readonly StreamingDecoder _decoder;
+
+    /// <param name="after">A token with a text of its own that comes before all others, and whose text is left out; null for none.</param>
+    public PlacedDecoder(Tokenizer tokenizer, bool skipSpecialTokens, int? after = null)
+    {
+        _tokenizer = tokenizer;
+        _decoder = tokenizer.CreateStreamingDecoder(skipSpecialTokens);
+        if (after is { } token) _decoder.Append(token);
+    }
 
     /// <summary>Characters (code points) of the text so far.</summary>
     public int Characters { get; private set; }
@@ -45,7 +54,7 @@ internal sealed class PlacedDecoder(Tokenizer tokenizer, bool skipSpecialTokens)
     private int OwnLength(int token, string text)
     {
         if (text.Length == 0) return 0;
-        var own = Encoding.UTF8.GetString(tokenizer.TokenBytes(token).Span);
+        var own = Encoding.UTF8.GetString(_tokenizer.TokenBytes(token).Span);
         return own.Length > 0 && text.EndsWith(own, StringComparison.Ordinal) ? own.Length : text.Length;
     }
 }

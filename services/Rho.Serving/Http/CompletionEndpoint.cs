@@ -35,6 +35,7 @@ internal sealed class CompletionEndpoint(ModelRegistry registry, ServingOptions 
                 generations.Add(model.Engine.Submit(new GenerationRequest
                 {
                     Prompt = prompt,
+                    ContinuesText = true,
                     Sampling = request.Sampling,
                     PromptLogProbabilities = request.PromptLogProbabilities,
                     Priority = -request.Options.Priority,

@@ -132,6 +132,7 @@ internal sealed class InferenceService(ModelRegistry registry, ServingOptions op
         return (model, model.Engine.Submit(new GenerationRequest
         {
             Prompt = prompt,
+            ContinuesText = request.PromptCase != GenerateRequest.PromptOneofCase.Chat,
             Sampling = settings,
             PromptLogProbabilities = request.Echo ? settings.LogProbabilities ?? 0 : null,
             Priority = request.Priority,
@@ -236,7 +237,8 @@ internal sealed class InferenceService(ModelRegistry registry, ServingOptions op
 
     private void RefuseUnlessChangesAreAllowed()
     {
-        if (!options.AllowModelChanges) throw new RhoException("this server does not load or unload models on request; start it with model changes allowed");
+        if (!options.AllowModelChanges)
+            throw new RpcException(new Status(StatusCode.PermissionDenied, "this server does not load or unload models on request; start it with model changes allowed"));
     }
 
     private void RefuseWhileDraining()
