@@ -55,7 +55,7 @@ public sealed class ClientTests
         const string Program = """
             import http.client, json, sys
             connection = http.client.HTTPConnection(sys.argv[1])
-            connection.request("POST", "/v1/completions", json.dumps({"prompt": "The", "max_tokens": 400, "stream": True}))
+            connection.request("POST", "/v1/completions", json.dumps({"prompt": "The", "max_tokens": 400, "temperature": 0, "stream": True}))
             try:
                 connection.getresponse().read()
                 print("ended as if whole")

@@ -40,7 +40,7 @@ public sealed class DotNetClientTests
         await using var server = await TestServer.StartAsync();
         server.Gate.Hold();
         var client = Client(server).GetChatClient("tiny");
-        var updates = client.CompleteChatStreamingAsync([new UserChatMessage("The")], new ChatCompletionOptions { MaxOutputTokenCount = 400 });
+        var updates = client.CompleteChatStreamingAsync([new UserChatMessage("The")], new ChatCompletionOptions { MaxOutputTokenCount = 400, Temperature = 0 });
         var reading = Assert.ThrowsAnyAsync<Exception>(async () =>
         {
             await foreach (var _ in updates) { }

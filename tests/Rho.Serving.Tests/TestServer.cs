@@ -144,14 +144,11 @@ internal sealed class TestServer : IAsyncDisposable
         Gate.Open();
     }
 
-    /// <summary>Waits until so many requests are under way and have tokens, and then takes the model from under them.</summary>
+    /// <summary>Waits until so many requests, which must be long ones, are under way and have tokens, and then takes the model from under them.</summary>
     public async Task BreakAsync(int requests)
     {
-        await UntilAsync(() =>
-        {
-            Gate.Hold(readings: 8);
-            return Engine.Unfinished == requests;
-        });
+        Gate.Hold();
+        await UntilAsync(() => Engine.Unfinished == requests);
         var steps = Engine.Steps;
         await UntilAsync(() =>
         {

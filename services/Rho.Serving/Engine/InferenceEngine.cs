@@ -231,12 +231,13 @@ public sealed partial class InferenceEngine : IAsyncDisposable
         _outputs.Read(_model);
         foreach (var share in shares) Advance(share);
         Send(shares);
+        // Before the requests end: who waits for that finds the step counted.
+        Steps++;
         foreach (var share in shares)
         {
             if (share.Sequence.Finished && !share.Sequence.Generation.HasEnded) End(share.Sequence);
         }
 
-        Steps++;
         var seconds = _time.GetElapsedTime(start).TotalSeconds;
         _pace.Observe(seconds, _batch.Count);
         _metrics.Stepped(Name, seconds, _batch.Count);

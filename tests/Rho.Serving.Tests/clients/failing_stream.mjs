@@ -16,14 +16,14 @@ const client = new OpenAI({ baseURL, apiKey, maxRetries: 0 });
 const provider = createOpenAI({ baseURL, apiKey });
 const sdk = chosen => async () => {
   let failure;
-  const result = streamText({ model: chosen, prompt, maxOutputTokens: 400, maxRetries: 0, onError: ({ error }) => { failure = error; } });
+  const result = streamText({ model: chosen, prompt, maxOutputTokens: 400, temperature: 0, maxRetries: 0, onError: ({ error }) => { failure = error; } });
   for await (const _ of result.textStream);
   if (failure) throw failure;
 };
 const results = await Promise.all([
-  raised("openai completions", async () => { for await (const _ of await client.completions.create({ model, prompt, max_tokens: 400, stream: true })); }),
-  raised("openai chat", async () => { for await (const _ of await client.chat.completions.create({ model, messages: [{ role: "user", content: prompt }], max_tokens: 400, stream: true })); }),
-  raised("openai responses", async () => { for await (const _ of await client.responses.create({ model, input: prompt, max_output_tokens: 400, stream: true })); }),
+  raised("openai completions", async () => { for await (const _ of await client.completions.create({ model, prompt, max_tokens: 400, temperature: 0, stream: true })); }),
+  raised("openai chat", async () => { for await (const _ of await client.chat.completions.create({ model, messages: [{ role: "user", content: prompt }], max_tokens: 400, temperature: 0, stream: true })); }),
+  raised("openai responses", async () => { for await (const _ of await client.responses.create({ model, input: prompt, max_output_tokens: 400, temperature: 0, stream: true })); }),
   raised("ai chat", sdk(provider.chat(model))),
   raised("ai responses", sdk(provider(model))),
 ]);
