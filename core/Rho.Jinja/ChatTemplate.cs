@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Text;
 using System.Text.Json;
+using System.Text.RegularExpressions;
 
 namespace Rho.Jinja;
 
@@ -33,6 +34,9 @@ public sealed class ChatTemplate
     }
 
     public string Source { get; }
+
+    /// <summary>The template that shows tools to the model; null where none does.</summary>
+    public string? SourceForTools => _forTools?.Source ?? (Regex.IsMatch(Source, @"\btools\b", RegexOptions.CultureInvariant) ? Source : null);
 
     /// <summary>The prompt for a conversation.</summary>
     /// <param name="addGenerationPrompt">Ends with what begins the model's answer.</param>

@@ -85,5 +85,5 @@ internal sealed class Access(RequestDelegate next, ApiKeys keys, RhoHostOptions 
     }
 
     private static bool IsHealth(PathString path) =>
-        new[] { "/healthz", "/metrics", "/grpc.health.v1.Health" }.Any(served => path.StartsWithSegments(served, StringComparison.OrdinalIgnoreCase));
+        new[] { "/healthz", "/health", "/ping", "/metrics", "/grpc.health.v1.Health" }.Any(served => path.StartsWithSegments(served, StringComparison.OrdinalIgnoreCase));
 }

@@ -7,7 +7,7 @@ public sealed class ClientTests
 
     private static readonly Lazy<Task<string>> s_packages = new(InstallAsync);
 
-    private static string Clients => Path.Combine(AppContext.BaseDirectory, "clients");
+    internal static string Clients => Path.Combine(AppContext.BaseDirectory, "clients");
 
     private static string Protos => Path.Combine(AppContext.BaseDirectory, "protos");
 
@@ -18,6 +18,53 @@ public sealed class ClientTests
         await using var server = await TestServer.StartAsync();
         Assert.EndsWith("ok", await RunAsync("node", ["openai_client.mjs", server.Addresses.Http!.ToString()]), StringComparison.Ordinal);
         await server.IdleAsync();
+    }
+
+    [Fact, Trait("Category", "Slow")]
+    public async Task OpenAiAiSdkAndLangChain_RunToolLoops()
+    {
+        await NeedPackagesAsync();
+        await using var server = await TestServer.StartAsync(TestServer.Options(new ModelSource("scripted", ScriptedModel.Tagged)));
+        Assert.EndsWith("ok", await RunAsync("node", ["tools_client.mjs", server.Addresses.Http!.ToString()]), StringComparison.Ordinal);
+    }
+
+    [Fact, Trait("Category", "Slow")]
+    public async Task OpenAiAndAiSdk_ParseWhatZodAsksFor()
+    {
+        await NeedPackagesAsync();
+        await using var server = await TestServer.StartAsync(TestServer.Options(new ModelSource("tiny", TestModels.Folder(context: 4096))));
+        Assert.EndsWith("ok", await RunAsync("node", ["schemas_client.mjs", server.Addresses.Http!.ToString()]), StringComparison.Ordinal);
+    }
+
+    [Fact, Trait("Category", "Slow")]
+    public async Task OpenAiAndAiSdk_StreamsThatFail_Raise()
+    {
+        await NeedPackagesAsync();
+        await using var server = await TestServer.StartAsync();
+        server.Gate.Hold();
+        var running = RunAsync("node", ["failing_stream.mjs", server.Addresses.Http!.ToString()]);
+        await server.BreakAsync(5);
+        Assert.All((await running).Split('\n'), line => Assert.EndsWith(": raised", line, StringComparison.Ordinal));
+    }
+
+    [Fact]
+    public async Task PythonHttpClient_StreamThatFails_Raises()
+    {
+        await using var server = await TestServer.StartAsync();
+        server.Gate.Hold();
+        const string Program = """
+            import http.client, json, sys
+            connection = http.client.HTTPConnection(sys.argv[1])
+            connection.request("POST", "/v1/completions", json.dumps({"prompt": "The", "max_tokens": 400, "temperature": 0, "stream": True}))
+            try:
+                connection.getresponse().read()
+                print("ended as if whole")
+            except http.client.IncompleteRead as error:
+                print("raised", b'"error"' in error.partial)
+            """;
+        var running = RunAsync(Python, ["-c", Program, server.Addresses.Http!.Authority]);
+        await server.BreakAsync(1);
+        Assert.Equal("raised True", await running);
     }
 
     [Fact, Trait("Category", "Slow")]
@@ -54,7 +101,7 @@ public sealed class ClientTests
     }
 
     /// <summary>Installs the npm packages once; the test is skipped, with the reason, where they are not to be had.</summary>
-    private static async Task NeedPackagesAsync()
+    internal static async Task NeedPackagesAsync()
     {
         Tool.Find("node");
         var reason = await s_packages.Value;

@@ -65,7 +65,7 @@ public sealed class CompletionTests
     [InlineData("""{"prompt": "a", "top_p": 0}""", "top_p", "not above 0")]
     [InlineData("""{"prompt": "a", "temperature": "hot"}""", "temperature", "a number is needed")]
     [InlineData("""{"prompt": "a", "max_tokens": 1.5}""", "max_tokens", "whole number")]
-    [InlineData("""{"prompt": "a", "suffix": "b"}""", "suffix", "not supported")]
+    [InlineData("""{"prompt": "a", "suffix": "b"}""", "suffix", "where it has no effect")]
     [InlineData("""{"prompt": "a", "best_of": 3}""", "best_of", "not supported")]
     [InlineData("""{"prompt": "a", "beam_width": 3}""", "beam_width", "not supported")]
     [InlineData("""{"prompt": "a", "stop": [1]}""", "stop[0]", "a string is needed")]
@@ -134,6 +134,7 @@ public sealed class CompletionTests
     [Theory]
     [InlineData("/v1/completions", "CompletionRequest", """{"prompt": "a"}""")]
     [InlineData("/v1/chat/completions", "ChatRequest", """{"messages": [{"role": "user", "content": "a"}]}""")]
+    [InlineData("/v1/responses", "ResponseRequest", """{"input": "a"}""")]
     public async Task EveryFieldOfTheDocument_IsRead(string path, string schema, string least)
     {
         await using var server = await TestServer.StartAsync();
@@ -182,7 +183,7 @@ public sealed class CompletionTests
 
             var last = scores["top_logprobs"]![prompt.Length]!.AsObject();
             Assert.Equal((float)scores["token_logprobs"]![prompt.Length]!, last.Max(entry => (float)entry.Value!));
-            Assert.StartsWith("The quick brown fox jumps over", (string)answer["choices"]![0]!["text"]!, StringComparison.Ordinal);
+            Assert.StartsWith("<|begin_of_text|>The quick brown fox jumps over", (string)answer["choices"]![0]!["text"]!, StringComparison.Ordinal);
             Assert.Equal(first?["choices"]!.ToJsonString() ?? answer["choices"]!.ToJsonString(), answer["choices"]!.ToJsonString());
             first = answer;
         }
@@ -193,6 +194,66 @@ public sealed class CompletionTests
         Assert.Equal("length", (string?)scored["choices"]![0]!["finish_reason"]);
         for (var i = 1; i < prompt.Length; i++)
             Assert.Equal((float)first!["choices"]![0]!["logprobs"]!["token_logprobs"]![i]!, (float)scored["choices"]![0]!["logprobs"]!["token_logprobs"]![i]!);
+    }
+
+    public static TheoryData<string> Vocabularies => ["byte-level", "SentencePiece"];
+
+    [Theory, MemberData(nameof(Vocabularies))]
+    public async Task TextOffsets_PointIntoTheText_InCharacters(string vocabulary)
+    {
+        var tokenizer = vocabulary == "byte-level" ? TestModels.Tokenizer : Rho.Tokenization.Tokenizer.Load(Path.Combine(AppContext.BaseDirectory, "data", "llama2"));
+        var folder = Path.Combine(Directory.CreateTempSubdirectory("rho-offsets-").FullName, "m");
+        TestModels.Save(folder, tokenizer, 7);
+        await using var server = await TestServer.StartAsync(TestServer.Options(new ModelSource("m", folder)));
+        var ids = tokenizer.Encode("Ünï日本😀 x", addSpecialTokens: true);
+        foreach (object prompt in new object[] { "Ünï日本😀 x", "Hello world", " two  blanks", ids, ids[1..^2] })
+        {
+            foreach (var stream in new[] { false, true })
+            {
+                var body = new { prompt, max_tokens = 40, temperature = 1.0, seed = 2, echo = true, logprobs = 2, stream, ignore_eos = true };
+                var choices = stream ? [.. (await server.StreamAsync("/v1/completions", body))[..^1].Select(e => e!["choices"]![0]!)] : new[] { (await server.PostAsync("/v1/completions", body))["choices"]![0]! };
+                var text = string.Concat(choices.Select(choice => (string?)choice["text"])).EnumerateRunes().ToArray();
+                var tokens = choices.SelectMany(choice => choice["logprobs"]!["tokens"]!.AsArray()).Select(token => (string)token!).ToArray();
+                var offsets = choices.SelectMany(choice => choice["logprobs"]!["text_offset"]!.AsArray()).Select(offset => (int)offset!).ToArray();
+                Assert.Equal(tokens.Length, offsets.Length);
+                Assert.Equal(offsets.Order(), offsets);
+                for (var i = 0; i < tokens.Length; i++)
+                {
+                    // Special tokens that the tokenizer or the model adds are not in the text, and parts of characters only together.
+                    if (tokens[i].StartsWith("bytes:", StringComparison.Ordinal) || tokenizer.TokenToId(tokens[i]) is { } id && tokenizer.IsSpecial(id) && (prompt is not int[] listed || i >= listed.Length)) continue;
+                    var rest = string.Concat(text[offsets[i]..]);
+                    // A run of SentencePiece's byte tokens that is not UTF-8 throughout is replaced byte by byte.
+                    if (vocabulary != "byte-level" && tokens[i].Length == 1 && rest.StartsWith('\uFFFD')) continue;
+                    // The blank that SentencePiece puts before a text is no part of it.
+                    Assert.True(rest.StartsWith(tokens[i], StringComparison.Ordinal) || (rest.StartsWith(tokens[i].TrimStart(), StringComparison.Ordinal) && offsets[i] == 0),
+                        $"token {i} '{tokens[i]}' ({string.Join(' ', tokens[i].Select(c => ((int)c).ToString("x4")))}) at {offsets[i]} of '{string.Concat(text)}': '{rest}'");
+                }
+            }
+        }
+
+        // A continuation begins with its first token's blank; a chat's answer does not begin with the one that SentencePiece puts there.
+        var first = vocabulary == "byte-level" ? tokenizer.Encode(" ")[0] : tokenizer.TokenToId("▁and")!.Value;
+        var forced = new Dictionary<string, int> { [$"{first}"] = 100 };
+        var continued = (string)(await server.PostAsync("/v1/completions", new { prompt = "Hello", max_tokens = 1, logit_bias = forced }))["choices"]![0]!["text"]!;
+        Assert.Equal(tokenizer.Decode([.. tokenizer.Encode("Hello"), first]), "Hello" + continued);
+        Assert.StartsWith(" ", continued, StringComparison.Ordinal);
+        var answered = await server.PostAsync("/v1/chat/completions", new { messages = new[] { new { role = "user", content = "Hello" } }, max_tokens = 1, logit_bias = forced });
+        Assert.Equal(vocabulary == "byte-level" ? " " : "and", (string?)answered["choices"]![0]!["message"]!["content"]);
+
+        // Ids of special tokens are spelt out, as the log-probabilities list them.
+        var echoed = await server.PostAsync("/v1/completions", new { prompt = ids, max_tokens = 0, echo = true, logprobs = 0 });
+        Assert.StartsWith(tokenizer.IdToToken(ids[0]), (string)echoed["choices"]![0]!["text"]!, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task TopLogProbabilities_OfPartsOfCharacters_HaveDistinctKeys()
+    {
+        await using var server = await TestServer.StartAsync();
+        // All bytes that go on with a character, equally likely: each is a token of its own.
+        var parts = Enumerable.Range(0, TestModels.Tokenizer.VocabularySize).Where(id => TestModels.Tokenizer.TokenBytes(id).Span is [>= 0x80 and < 0x98]).ToDictionary(id => $"{id}", _ => 100);
+        var answer = await server.PostAsync("/v1/completions", new { prompt = "a", max_tokens = 3, logprobs = 20, logit_bias = parts });
+        foreach (var top in answer["choices"]![0]!["logprobs"]!["top_logprobs"]!.AsArray()) Assert.InRange(top!.AsObject().Count, 20, 21);
+        foreach (var token in answer["choices"]![0]!["logprobs"]!["tokens"]!.AsArray()) Assert.Matches(@"\Abytes:\\x[89][0-9a-f]\z", (string)token!);
     }
 
     [Fact]
@@ -222,6 +283,10 @@ public sealed class CompletionTests
         Assert.Equal(512, (int)models["data"]![0]!["max_model_len"]!);
 
         var tokens = await server.PostAsync("/tokenize", new { model = "tiny", prompt = "The dog 😀", return_token_strs = true });
+        Assert.Equal(tokens["tokens"]!.AsArray().Select(id => TestModels.Tokenizer.IdToToken((int)id!)), tokens["token_strs"]!.AsArray().Select(text => (string)text!));
+        Assert.Contains("Ġdog", tokens["token_strs"]!.AsArray().Select(text => (string)text!));
+        var chat = await server.PostAsync("/tokenize", new { messages = new[] { new { role = "user", content = "The dog" } } });
+        Assert.Equal(TestModels.Tokenizer.Encode("<|user|>The dog<|end|><|assistant|>"), chat["tokens"]!.AsArray().Select(id => (int)id!));
         Assert.Equal(TestModels.Tokenizer.Encode("The dog 😀", addSpecialTokens: true), tokens["tokens"]!.AsArray().Select(id => (int)id!));
         var text = await server.PostAsync("/detokenize", new { tokens = TestModels.Tokenizer.Encode("The dog 😀") });
         Assert.Equal("The dog 😀", (string?)text["prompt"]);

@@ -65,7 +65,7 @@ public sealed class GrpcTests
         await RefusedAsync(server.Grpc.Generate(new GenerateRequest { Text = "a", Sampling = new SamplingParameters { TopP = 2 } }), StatusCode.InvalidArgument, "top_p");
         await RefusedAsync(server.Grpc.Generate(new GenerateRequest { Tokens = new TokenIds { Ids = { -3 } } }), StatusCode.InvalidArgument, "token -3");
         var error = await Assert.ThrowsAsync<RpcException>(async () => await server.Grpc.LoadModelAsync(new LoadModelRequest { Path = "/tmp" }));
-        Assert.Equal(StatusCode.InvalidArgument, error.StatusCode);
+        Assert.Equal(StatusCode.PermissionDenied, error.StatusCode);
     }
 
     [Fact]

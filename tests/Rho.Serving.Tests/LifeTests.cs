@@ -127,7 +127,8 @@ public sealed class LifeTests : IDisposable
         var disposing = server.Engine.DisposeAsync();
         server.Gate.Open();
         await disposing;
-        var events = await TestServer.EventsAsync(broken);
+        var (events, failure) = await TestServer.ReadEventsAsync(broken);
+        Assert.NotNull(failure);
         Assert.NotNull(events[^1]);
         Assert.NotNull(events[^1]!["error"]);
         Assert.DoesNotContain(events[..^1], e => (string?)e!["choices"]![0]!["finish_reason"] is not null);
@@ -259,8 +260,11 @@ public sealed class LifeTests : IDisposable
         await using var server = await TestServer.StartAsync(TestServer.Options() with { VllmMetrics = true });
         await server.PostAsync("/v1/completions", new { prompt = "The quick brown fox jumps over the lazy dog", max_tokens = 5, ignore_eos = true });
         var text = await server.MetricsAsync();
+        foreach (var name in s_vllmNames) Assert.Contains($"\n{name}{{", text, StringComparison.Ordinal);
         foreach (var line in new[]
         {
+            "vllm:iteration_tokens_total_count{model_name=\"tiny\"} 5", "vllm:request_params_max_tokens_sum{model_name=\"tiny\"} 5", "vllm:request_generation_tokens_sum{model_name=\"tiny\"} 5",
+            "vllm:cache_config_info{block_size=\"16\",model_name=\"tiny\",num_gpu_blocks=\"", "vllm:request_decode_time_seconds_count{model_name=\"tiny\"} 1",
             "rho_serving_sequences_running{model=\"tiny\"} ", "rho_serving_sequences_waiting{model=\"tiny\"} 0", "rho_serving_cache_usage{model=\"tiny\"} ",
             "rho_serving_time_to_first_token_seconds_bucket{model=\"tiny\",le=\"0.001\"} ", "rho_serving_generated_tokens_total{model=\"tiny\"} 5",
             "rho_serving_choices_finished_total{finished_reason=\"length\",model=\"tiny\"} 1", "rho_serving_time_between_tokens_seconds_count{model=\"tiny\"} 4",
@@ -273,6 +277,19 @@ public sealed class LifeTests : IDisposable
             Assert.Contains(line, text, StringComparison.Ordinal);
         }
     }
+
+    // What vLLM's own test of its metrics looks for, without those that it hides by default.
+    private static readonly string[] s_vllmNames =
+    [
+        "vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc", "vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total",
+        "vllm:num_preemptions_total", "vllm:prompt_tokens_total", "vllm:generation_tokens_total", "vllm:cache_config_info", "vllm:request_success_total",
+        .. new[]
+        {
+            "iteration_tokens_total", "request_prompt_tokens", "request_generation_tokens", "request_params_n", "request_params_max_tokens", "time_to_first_token_seconds",
+            "inter_token_latency_seconds", "e2e_request_latency_seconds", "request_queue_time_seconds", "request_inference_time_seconds",
+            "request_prefill_time_seconds", "request_decode_time_seconds",
+        }.SelectMany(name => new[] { $"vllm:{name}_sum", $"vllm:{name}_bucket", $"vllm:{name}_count" }),
+    ];
 
     [Fact]
     public async Task Http_RequestIdsCorsAndPages()

@@ -37,16 +37,18 @@ internal static class TestModels
                 ShortFactors = new ValueList<double>([.. Enumerable.Range(0, 8).Select(i => 1 + (0.1 * i))]),
                 LongFactors = new ValueList<double>([.. Enumerable.Range(0, 8).Select(i => 2.0 + i)]),
             };
-            Save(folder, 5, Config(512) with { ModelType = "phi3", RopeScaling = scaling });
+            Save(folder, Tokenizer, 5, Config(Tokenizer, 512) with { ModelType = "phi3", RopeScaling = scaling });
             return folder;
         }
     }
 
-    public static void Save(string folder, long seed, int context = 512) => Save(folder, seed, Config(context));
+    public static void Save(string folder, long seed, int context = 512) => Save(folder, Tokenizer, seed, context);
 
-    private static ModelConfig Config(int context) => new()
+    public static void Save(string folder, Tokenizer tokenizer, long seed, int context = 512) => Save(folder, tokenizer, seed, Config(tokenizer, context));
+
+    private static ModelConfig Config(Tokenizer tokenizer, int context) => new()
     {
-        VocabularySize = Tokenizer.VocabularySize,
+        VocabularySize = tokenizer.VocabularySize,
         HiddenSize = 64,
         IntermediateSize = 160,
         Layers = 2,
@@ -54,18 +56,18 @@ internal static class TestModels
         KeyValueHeads = 2,
         HeadSize = 16,
         ContextLength = context,
-        BosTokenId = Tokenizer.BosId,
-        EosTokenId = Tokenizer.EosId,
+        BosTokenId = tokenizer.BosId,
+        EosTokenId = tokenizer.EosId,
     };
 
-    private static void Save(string folder, long seed, ModelConfig config)
+    private static void Save(string folder, Tokenizer tokenizer, long seed, ModelConfig config)
     {
         using var guard = no_grad();
         using var model = LanguageModel.Create(config, seed, CPU, ComputeType.Float32);
         // Wider weights than training begins with: continuations that do not repeat one token.
         model.Flat.mul_(6);
         foreach (var norm in model.Layout.Spans.Where(span => !span.Decay)) model.Flat.narrow(0, norm.Offset, norm.Count).fill_(1);
-        model.Save(folder, Tokenizer);
+        model.Save(folder, tokenizer);
         File.WriteAllText(Path.Combine(folder, "chat_template.jinja"), ChatTemplate);
     }
 

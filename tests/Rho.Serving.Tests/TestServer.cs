@@ -94,17 +94,35 @@ internal sealed class TestServer : IAsyncDisposable
         return response;
     }
 
+    /// <summary>The events of a stream that ends as it should.</summary>
     public static async Task<List<JsonNode?>> EventsAsync(HttpResponseMessage response)
+    {
+        var (events, failure) = await ReadEventsAsync(response);
+        Assert.Null(failure);
+        return events;
+    }
+
+    /// <summary>The events of a stream, and what broke it off.</summary>
+    public static async Task<(List<JsonNode?> Events, IOException? Failure)> ReadEventsAsync(HttpResponseMessage response)
     {
         using var disposed = response;
         var events = new List<JsonNode?>();
-        foreach (var line in (await response.Content.ReadAsStringAsync()).Split("\n\n", StringSplitOptions.RemoveEmptyEntries))
+        using var reader = new StreamReader(await response.Content.ReadAsStreamAsync());
+        try
         {
-            Assert.StartsWith("data: ", line, StringComparison.Ordinal);
-            events.Add(line[6..] == "[DONE]" ? null : JsonNode.Parse(line[6..]));
-        }
+            while (await reader.ReadLineAsync() is { } line)
+            {
+                if (line.Length == 0) continue;
+                Assert.StartsWith("data: ", line, StringComparison.Ordinal);
+                events.Add(line[6..] == "[DONE]" ? null : JsonNode.Parse(line[6..]));
+            }
 
-        return events;
+            return (events, null);
+        }
+        catch (IOException exception)
+        {
+            return (events, exception);
+        }
     }
 
     public Task<string> MetricsAsync() => Http.GetStringAsync(new Uri("/metrics", UriKind.Relative));
@@ -124,6 +142,22 @@ internal sealed class TestServer : IAsyncDisposable
             return Engine.Unfinished == 0 && Engine.State.BlocksHeld == 0;
         });
         Gate.Open();
+    }
+
+    /// <summary>Waits until so many requests, which must be long ones, are under way and have tokens, and then takes the model from under them.</summary>
+    public async Task BreakAsync(int requests)
+    {
+        Gate.Hold();
+        await UntilAsync(() => Engine.Unfinished == requests);
+        var steps = Engine.Steps;
+        await UntilAsync(() =>
+        {
+            Gate.Hold(readings: 8);
+            return Engine.Steps >= steps + 3;
+        });
+        var disposing = Engine.DisposeAsync();
+        Gate.Open();
+        await disposing;
     }
 
     public static async Task UntilAsync(Func<bool> condition, Func<string>? otherwise = null)

@@ -1,4 +1,5 @@
 using System.Text.Json;
+using Rho.Serving.Tools;
 
 namespace Rho.Serving.Constraints;
 
@@ -43,6 +44,9 @@ public sealed class ConstraintCompiler
 
     /// <summary>Any JSON object.</summary>
     public TextConstraint JsonObject(string field) => Make("object", "", field, JsonSchemaCompiler.AnyObject);
+
+    /// <summary>A call of one of the functions, or several calls, in the model's form.</summary>
+    internal TextConstraint ToolCalls(ToolSet tools, string field) => Make("calls", ToolCallGrammar.Describe(tools), field, table => ToolCallGrammar.Compile(table, tools));
 
     private GrammarConstraint Make(string kind, string source, string field, Func<ExpressionTable, Expression> compile)
     {

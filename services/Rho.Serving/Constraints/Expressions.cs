@@ -33,6 +33,12 @@ internal enum ExpressionKind
     Choice,
     Repeat,
 
+    /// <summary>Texts of all of several languages.</summary>
+    All,
+
+    /// <summary>Texts that a language does not have.</summary>
+    Not,
+
     /// <summary>A named expression, which may contain itself.</summary>
     Reference,
 }
@@ -49,17 +55,21 @@ internal sealed class Expression(ExpressionKind kind, int id)
 
     public ByteSet Bytes { get; init; }
 
-    /// <summary>Of a sequence the first part; of a repetition what is repeated.</summary>
+    /// <summary>Of a sequence the first part; of a repetition what is repeated; of a complement what is left out.</summary>
     public Expression? First { get; init; }
 
     public Expression? Rest { get; init; }
 
+    /// <summary>Of a choice, and of what all of several have: these.</summary>
     public Expression[] Choices { get; init; } = [];
 
     public int Minimum { get; init; }
 
     /// <summary>-1 for any number.</summary>
     public int Maximum { get; init; }
+
+    /// <summary>Of what all of several have: whether it has any text, once that is known.</summary>
+    public bool? HasText { get; set; }
 
     /// <summary>What a reference stands for; set once known.</summary>
     public Expression? Target { get; set; }
@@ -140,6 +150,111 @@ internal sealed class ExpressionTable
         }
     }
 
+    /// <summary>
+    /// Texts that every one of the languages has; these must be regular (no recursion through references). It is
+    /// <see cref="Nothing"/> where there is no such text, so that no text begins that cannot be ended.
+    /// </summary>
+    public Expression All(params IEnumerable<Expression> languages) => AllOf(languages) is var all && IsEmpty(all) ? Nothing : all;
+
+    /// <summary>Texts of bytes that a regular language does not have.</summary>
+    public Expression Not(Expression expression) => expression.Kind == ExpressionKind.Not ? expression.First!
+        : Intern(new Key(ExpressionKind.Not, default, [expression.Id]), id => new Expression(ExpressionKind.Not, id) { First = expression, MayEnd = !expression.MayEnd });
+
+    /// <summary>Whether a text belongs to a language.</summary>
+    public bool Matches(Expression language, string text)
+    {
+        foreach (var value in Encoding.UTF8.GetBytes(text)) language = After(language, value);
+        return language.MayEnd;
+    }
+
+    private Expression AllOf(IEnumerable<Expression> languages)
+    {
+        var members = new SortedDictionary<int, Expression>();
+        foreach (var language in languages)
+        {
+            foreach (var member in language.Kind == ExpressionKind.All ? language.Choices : new ReadOnlySpan<Expression>(in language)) members[member.Id] = member;
+        }
+
+        if (members.ContainsKey(Nothing.Id)) return Nothing;
+        if (members.Count == 1) return members.First().Value;
+        Expression[] array = [.. members.Values];
+        if (array.Contains(Empty)) return array.All(member => member.MayEnd) ? Empty : Nothing;
+        return Intern(
+            new Key(ExpressionKind.All, default, Array.ConvertAll(array, static member => member.Id)),
+            id => new Expression(ExpressionKind.All, id) { Choices = array, MayEnd = Array.TrueForAll(array, static member => member.MayEnd) });
+    }
+
+    /// <summary>
+    /// Whether what all of several have is nothing: looks for the nearest text, breadth first. All that leads to a text is known to have
+    /// one from then on.
+    /// </summary>
+    private bool IsEmpty(Expression start)
+    {
+        if (start.Kind != ExpressionKind.All || start.HasText is not null) return start == Nothing || start.HasText == false;
+        var from = new Dictionary<Expression, Expression?> { [start] = null };
+        var queue = new Queue<Expression>([start]);
+        while (queue.TryDequeue(out var state))
+        {
+            var found = state.MayEnd || state.HasText == true;
+            foreach (var value in found ? [] : Representatives(state))
+            {
+                if (++_work > MostWork) throw TooComplex();
+                var next = state.Kind == ExpressionKind.All ? AllOf(state.Choices.Select(member => After(member, value))) : After(state, value);
+                if (next == Nothing || next.HasText == false || !from.TryAdd(next, state)) continue;
+                queue.Enqueue(next);
+            }
+
+            if (!found) continue;
+            for (var on = state; on is not null; on = from[on]) on.HasText = true;
+            return false;
+        }
+
+        foreach (var state in from.Keys) state.HasText = false;
+        return true;
+    }
+
+    /// <summary>One byte of each kind that an expression tells apart at its beginning.</summary>
+    private static List<byte> Representatives(Expression expression)
+    {
+        var sets = new HashSet<ByteSet>();
+        Beginnings(expression, sets);
+        if (sets.Count > 64) return [.. Enumerable.Range(0, 256).Select(value => (byte)value)];
+        var list = sets.ToArray();
+        var seen = new HashSet<ulong>();
+        var result = new List<byte>();
+        for (var value = 0; value < 256; value++)
+        {
+            var member = 0UL;
+            for (var i = 0; i < list.Length; i++) member |= list[i].Contains((byte)value) ? 1UL << i : 0;
+            if (seen.Add(member)) result.Add((byte)value);
+        }
+
+        return result;
+    }
+
+    private static void Beginnings(Expression expression, HashSet<ByteSet> sets)
+    {
+        switch (expression.Kind)
+        {
+            case ExpressionKind.Bytes:
+                sets.Add(expression.Bytes);
+                break;
+            case ExpressionKind.Sequence:
+                Beginnings(expression.First!, sets);
+                if (expression.First!.MayEnd) Beginnings(expression.Rest!, sets);
+                break;
+            case ExpressionKind.Choice or ExpressionKind.All:
+                foreach (var member in expression.Choices) Beginnings(member, sets);
+                break;
+            case ExpressionKind.Repeat or ExpressionKind.Not:
+                Beginnings(expression.First!, sets);
+                break;
+            case ExpressionKind.Reference:
+                Beginnings(expression.Target!, sets);
+                break;
+        }
+    }
+
     public Expression Optional(Expression expression) => Choice(expression, Empty);
 
     /// <param name="maximum">-1 for any number.</param>
@@ -182,6 +297,10 @@ internal sealed class ExpressionTable
             case ExpressionKind.Repeat:
                 var left = Repeat(expression.First!, Math.Max(0, expression.Minimum - 1), expression.Maximum < 0 ? -1 : expression.Maximum - 1);
                 return Then(After(expression.First!, value), left);
+            case ExpressionKind.All:
+                return All(expression.Choices.Select(member => After(member, value)));
+            case ExpressionKind.Not:
+                return Not(After(expression.First!, value));
             case ExpressionKind.Reference:
                 return After(expression.Target!, value);
             default:

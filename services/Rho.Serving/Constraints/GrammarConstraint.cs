@@ -7,7 +7,7 @@ internal sealed class GrammarConstraint(VocabularyTrie vocabulary, ExpressionTab
     private const int MostMasks = 512;
 
     private readonly Lock _lock = new();
-    private readonly Dictionary<int, ulong[]> _masks = [];
+    private readonly Dictionary<int, Mask> _masks = [];
 
     /// <summary>Whether texts that begin now should have a new constraint: every text adds what was not computed before, and there is a bound.</summary>
     public bool IsWorn
@@ -20,16 +20,17 @@ internal sealed class GrammarConstraint(VocabularyTrie vocabulary, ExpressionTab
 
     public override ConstraintMatcher Start() => new Matcher(this, language);
 
-    private ulong[] MaskOf(Expression state)
+    private Mask MaskOf(Expression state)
     {
         lock (_lock)
         {
             if (_masks.TryGetValue(state.Id, out var mask)) return mask;
-            mask = new ulong[(vocabulary.VocabularySize + 63) / 64];
-            vocabulary.Allow(table, state, mask);
+            var tokens = new ulong[(vocabulary.VocabularySize + 63) / 64];
+            vocabulary.Allow(table, state, tokens);
+            mask = new Mask(tokens, GoesOn: tokens.AsSpan().ContainsAnyExcept(0UL));
             if (state.MayEnd)
             {
-                foreach (var end in vocabulary.Ends) mask[end >> 6] |= 1UL << (end & 63);
+                foreach (var end in vocabulary.Ends) tokens[end >> 6] |= 1UL << (end & 63);
             }
 
             if (_masks.Count >= MostMasks) _masks.Clear();
@@ -47,15 +48,19 @@ internal sealed class GrammarConstraint(VocabularyTrie vocabulary, ExpressionTab
         }
     }
 
+    /// <param name="Tokens">A bit for each token that can come, ends among them.</param>
+    /// <param name="GoesOn">Whether any can come but an end.</param>
+    private sealed record Mask(ulong[] Tokens, bool GoesOn);
+
     private sealed class Matcher(GrammarConstraint owner, Expression state) : ConstraintMatcher
     {
         private Expression _state = state;
 
-        public override bool IsComplete => _state.Kind == ExpressionKind.Empty;
+        public override bool IsComplete => _state.Kind == ExpressionKind.Empty || (_state.MayEnd && !owner.MaskOf(_state).GoesOn);
 
         public override bool Allow(Span<ulong> tokens)
         {
-            var mask = owner.MaskOf(_state);
+            var mask = owner.MaskOf(_state).Tokens;
             mask.CopyTo(tokens);
             return mask.AsSpan().ContainsAnyExcept(0UL);
         }

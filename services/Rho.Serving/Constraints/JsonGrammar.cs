@@ -20,23 +20,18 @@ internal sealed class JsonGrammar
         var unicode = table.Sequence(table.Text("\\u"), table.Choice(table.Sequence(notD, hex, hex, hex), belowSurrogates));
         _character = table.Choice([_plainCharacter, unicode, .. "\"\\/bfnrt".Select(c => table.Text($"\\{c}"))]);
 
-        var digits = table.Repeat(Digit(0, 9), 1, -1);
-        Integer = table.Sequence(table.Optional(table.Byte((byte)'-')), table.Choice(Digit(0, 0), table.Sequence(Digit(1, 9), table.Repeat(Digit(0, 9), 0, -1))));
-        var exponent = table.Sequence(table.Bytes(ByteSet.Range((byte)'e', (byte)'e') | ByteSet.Range((byte)'E', (byte)'E')), table.Optional(table.Bytes(ByteSet.Range((byte)'+', (byte)'+') | ByteSet.Range((byte)'-', (byte)'-'))), digits);
-        Number = table.Sequence(Integer, table.Optional(table.Sequence(table.Byte((byte)'.'), digits)), table.Optional(exponent));
+        Numbers = new NumberGrammar(table);
 
         var value = table.Reference();
-        Object = ObjectOf([], extra: value, extraKeys: AnyString(0, -1));
+        Object = ObjectOf([], Member(AnyString(0, -1), value), 0, -1);
         Array = ArrayOf([], value, 0, -1);
-        value.Target = table.Choice(Object, Array, AnyString(0, -1), Number, table.Text("true"), table.Text("false"), table.Text("null"));
+        value.Target = table.Choice(Object, Array, AnyString(0, -1), Numbers.Number, table.Text("true"), table.Text("false"), table.Text("null"));
         Value = value;
     }
 
     public Expression Space { get; }
 
-    public Expression Integer { get; }
-
-    public Expression Number { get; }
+    public NumberGrammar Numbers { get; }
 
     public Expression Object { get; }
 
@@ -50,6 +45,9 @@ internal sealed class JsonGrammar
     /// <summary>A string whose characters match a regular expression.</summary>
     /// <param name="anywhere">Whether a match within the string will do, as in schemas; else the whole string has to match.</param>
     public Expression StringLike(string pattern, bool anywhere) => Quoted(RegexParser.Parse(_table, pattern, anywhere, ranges => Written(ranges, escapes: true)));
+
+    /// <summary>A string of so many characters, each in the one way in which <see cref="StringLike"/> writes it; -1 is no upper bound.</summary>
+    public Expression PlainString(int minimum, int maximum) => Quoted(_table.Repeat(Written(CharacterRanges.All, escapes: true), minimum, maximum));
 
     /// <summary>Exactly this value, as JSON writes it without blanks.</summary>
     public Expression Exactly(JsonElement value) => _table.Text(JsonSerializer.Serialize(value, s_options));
@@ -82,33 +80,49 @@ internal sealed class JsonGrammar
     }
 
     /// <param name="members">In the order in which they are written.</param>
-    /// <param name="extra">Values of members with other names; null for none.</param>
-    /// <param name="extraKeys">The other names, quoted.</param>
-    public Expression ObjectOf(IReadOnlyList<(string Name, Expression Value, bool Required)> members, Expression? extra, Expression? extraKeys)
+    /// <param name="extra">A member with another name; null for none.</param>
+    /// <param name="minimum">Members at least.</param>
+    /// <param name="maximum">Members at most; -1 is no upper bound.</param>
+    public Expression ObjectOf(IReadOnlyList<(string Name, Expression Value, bool Required)> members, Expression? extra, int minimum, int maximum)
     {
         var comma = _table.Sequence(_table.Byte((byte)','), Space);
-        Expression Member(Expression key, Expression value) => _table.Sequence(key, _table.Byte((byte)':'), _table.Optional(_table.Byte((byte)' ')), value);
-
-        // tail: what may follow after a member; head: what may follow while none is written.
-        var (tail, head) = (_table.Empty, _table.Empty);
-        if (extra is not null)
+        // How many are written matters up to a bound: whether there is one, whether there are enough, whether there is room.
+        var most = maximum >= 0 ? maximum : Math.Max(1, Math.Min(minimum, members.Count));
+        // after[c]: what may follow when c members are written (or, without an upper bound, that many or more).
+        var after = new Expression[most + 1];
+        for (var count = 0; count <= most; count++)
         {
-            var member = Member(extraKeys!, extra);
-            tail = _table.Repeat(_table.Sequence(comma, member), 0, -1);
-            head = _table.Optional(_table.Sequence(member, tail));
+            var (least, room) = (Math.Max(0, minimum - count), maximum < 0 ? -1 : maximum - count);
+            after[count] = extra is null ? (least > 0 ? _table.Nothing : _table.Empty)
+                : count > 0 ? _table.Repeat(_table.Sequence(comma, extra), least, room)
+                : room == 0 ? _table.Empty
+                : least > 0 ? _table.Sequence(extra, _table.Repeat(_table.Sequence(comma, extra), least - 1, room < 0 ? -1 : room - 1))
+                : _table.Optional(_table.Sequence(extra, _table.Repeat(_table.Sequence(comma, extra), 0, room < 0 ? -1 : room - 1)));
         }
 
         for (var i = members.Count - 1; i >= 0; i--)
         {
             var (name, value, required) = members[i];
             var member = Member(_table.Text(JsonSerializer.Serialize(name, s_options)), value);
-            var first = _table.Sequence(member, tail);
-            var next = _table.Sequence(comma, member, tail);
-            (tail, head) = required ? (next, first) : (_table.Choice(next, tail), _table.Choice(first, head));
+            var before = new Expression[most + 1];
+            for (var count = 0; count <= most; count++)
+            {
+                var next = count < most ? after[count + 1] : maximum < 0 ? after[most] : _table.Nothing;
+                var with = _table.Sequence(count > 0 ? comma : _table.Empty, member, next);
+                before[count] = required ? with : _table.Choice(with, after[count]);
+            }
+
+            after = before;
         }
 
-        return _table.Sequence(_table.Byte((byte)'{'), Space, head, Space, _table.Byte((byte)'}'));
+        return _table.Sequence(_table.Byte((byte)'{'), Space, after[0], Space, _table.Byte((byte)'}'));
     }
+
+    /// <param name="key">Quoted.</param>
+    public Expression Member(Expression key, Expression value) => _table.Sequence(key, _table.Byte((byte)':'), _table.Optional(_table.Byte((byte)' ')), value);
+
+    /// <summary>Whether a text is among quoted ones.</summary>
+    public bool HasString(Expression strings, string text) => _table.Matches(strings, JsonSerializer.Serialize(text, s_options));
 
     /// <summary>Quoted names without escapes that are none of those given.</summary>
     public Expression NamesExcept(IReadOnlyCollection<string> names)

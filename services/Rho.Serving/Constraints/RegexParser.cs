@@ -3,8 +3,8 @@ using System.Globalization;
 namespace Rho.Serving.Constraints;
 
 /// <summary>
-/// Regular expressions: literals, classes, groups, alternatives and counts, and anchors around whole alternatives. Back references,
-/// look-arounds and word boundaries are refused.
+/// Regular expressions: literals, classes, groups, alternatives and counts, anchors around whole alternatives, and looks ahead outside
+/// of groups. Back references, looks back and word boundaries are refused.
 /// </summary>
 internal sealed class RegexParser
 {
@@ -14,6 +14,7 @@ internal sealed class RegexParser
     private readonly ExpressionTable _table;
     private readonly string _pattern;
     private readonly Func<CharacterRanges, Expression> _spell;
+    private readonly Expression _anything;
     private readonly Expression _around;
     private int _at;
     private int _depth;
@@ -21,7 +22,8 @@ internal sealed class RegexParser
     private RegexParser(ExpressionTable table, string pattern, bool anywhere, Func<CharacterRanges, Expression> spell)
     {
         (_table, _pattern, _spell) = (table, pattern, spell);
-        _around = anywhere ? table.Repeat(spell(CharacterRanges.All), 0, -1) : table.Empty;
+        _anything = table.Repeat(spell(CharacterRanges.All), 0, -1);
+        _around = anywhere ? _anything : table.Empty;
     }
 
     /// <param name="anywhere">Whether other text may stand around a match, where no anchor forbids it; else the whole text has to match.</param>
@@ -34,38 +36,66 @@ internal sealed class RegexParser
         return parser._at == pattern.Length ? expression : throw parser.Error("a ')' without its '('");
     }
 
-    private Expression Alternatives()
+    private Expression Alternatives(bool ahead = false)
     {
-        var choices = new List<Expression> { Items() };
+        var choices = new List<Expression> { Items(ahead) };
         while (Peek('|'))
         {
             _at++;
-            choices.Add(Items());
+            choices.Add(Items(ahead));
         }
 
         return _table.Choice(choices);
     }
 
-    private Expression Items()
+    /// <param name="ahead">Whether it is what a look ahead is to find: anything may follow it, unless it is anchored.</param>
+    private Expression Items(bool ahead)
     {
         var items = new List<Expression>();
+        var looks = new List<(int From, Expression Text)>();
         if (_depth == 0 && Peek('^')) _at++;
         else if (_depth == 0) items.Add(_around);
         var anchored = false;
         while (_at < _pattern.Length && !Peek('|') && !Peek(')'))
         {
-            if (Peek('$') && _depth == 0 && (_at + 1 == _pattern.Length || _pattern[_at + 1] == '|'))
+            if (Peek('$') && (ahead || _depth == 0) && (_at + 1 == _pattern.Length || _pattern[_at + 1] is '|' or ')'))
             {
                 _at++;
                 anchored = true;
                 break;
             }
 
-            items.Add(Counted(Item()));
+            if (_depth == 0 && (Starts("(?=") || Starts("(?!"))) looks.Add((items.Count, LookAhead(atStart: items.TrueForAll(item => item == _table.Empty))));
+            else items.Add(Counted(Item()));
         }
 
         if (_depth == 0 && !anchored) items.Add(_around);
-        return _table.Sequence([.. items]);
+        else if (ahead && !anchored) items.Add(_anything);
+
+        // From the last look back: it and all that follows it have to be true of the same text.
+        var (result, end) = (_table.Empty, items.Count);
+        foreach (var (from, text) in Enumerable.Reverse(looks))
+        {
+            result = _table.All(_table.Sequence([.. items[from..end], result]), text);
+            end = from;
+        }
+
+        return _table.Sequence([.. items[..end], result]);
+    }
+
+    /// <summary>Texts that a look ahead lets through.</summary>
+    private Expression LookAhead(bool atStart)
+    {
+        var negated = _pattern[_at + 2] == '!';
+        _at += 3;
+        // A beginning is where it looks from, if that is the beginning.
+        if (atStart && Peek('^')) _at++;
+        _depth++;
+        var inner = Alternatives(ahead: true);
+        _depth--;
+        if (!Peek(')')) throw Error("a '(' without its ')'");
+        _at++;
+        return negated ? _table.Not(inner) : inner;
     }
 
     private Expression Item()
@@ -95,8 +125,9 @@ internal sealed class RegexParser
         _at++;
         if (Peek('?'))
         {
-            if (_at + 1 < _pattern.Length && _pattern[_at + 1] == ':') _at += 2;
-            else throw Error("only (?: is supported of the groups that begin with (?");
+            if (Starts("?:")) _at += 2;
+            else if (Starts("?<") && !Starts("?<=") && !Starts("?<!") && _pattern.IndexOf('>', _at) is > 0 and var end) _at = end + 1;
+            else throw Error("only (?:, (?<name> and, outside of groups, (?= and (?! are supported of the groups that begin with (?");
         }
 
         if (++_depth > DeepestGroup) throw Error("groups are nested too deep");
@@ -249,6 +280,8 @@ internal sealed class RegexParser
         _at += rune.Utf16SequenceLength;
         return rune.Value;
     }
+
+    private bool Starts(string text) => string.CompareOrdinal(_pattern, _at, text, 0, text.Length) == 0;
 
     private bool Peek(char c) => _at < _pattern.Length && _pattern[_at] == c;
 

@@ -44,6 +44,18 @@ internal sealed class Admission(string name, EngineOptions options, StepPace pac
         lock (_gate) CheckRoom_NeedsLock(tokens, client);
     }
 
+    /// <summary>Throws when so many requests that come together cannot all enter even an empty queue.</summary>
+    /// <exception cref="InvalidFieldException">They are more than the queue or a client's share holds.</exception>
+    public void CheckPossible(int requests, long tokens)
+    {
+        if (options.MaxRequestsPerClient > 0 && requests > options.MaxRequestsPerClient)
+            throw new InvalidFieldException("prompt", $"{requests} prompts in one call, and a client may have {options.MaxRequestsPerClient} under way; send fewer at a time");
+        if (requests > options.MaxWaitingRequests)
+            throw new InvalidFieldException("prompt", $"{requests} prompts in one call, and {options.MaxWaitingRequests} may wait; send fewer at a time");
+        if (requests > 1 && tokens > options.MaxWaitingTokens)
+            throw new InvalidFieldException("prompt", $"the prompts have {tokens} tokens, each counted once per answer, and {options.MaxWaitingTokens} may wait; send fewer at a time");
+    }
+
     /// <summary>Lets a request in to wait.</summary>
     /// <exception cref="OverloadedException">The queue or the client's share is full.</exception>
     /// <exception cref="UnavailableException">The door is closed.</exception>

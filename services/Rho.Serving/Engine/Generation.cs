@@ -27,6 +27,9 @@ public sealed class Generation
 
     internal long Accepted { get; }
 
+    /// <summary>When its first computation began.</summary>
+    internal long? Begun { get; set; }
+
     internal long? FirstToken { get; set; }
 
     /// <summary>Whether the last piece was written, or a failure.</summary>

@@ -8,6 +8,12 @@ public sealed record GenerationRequest
 
     public SamplingSettings Sampling { get; init; } = new();
 
+    /// <summary>
+    /// Whether the continuation goes on within the prompt's text, so that a blank at its beginning is part of it; else it is a text of
+    /// its own, such as a chat's answer, of which SentencePiece's first blank is no part.
+    /// </summary>
+    public bool ContinuesText { get; init; }
+
     /// <summary>Log-probabilities of the prompt's tokens, with so many most likely ones beside each; null for none.</summary>
     public int? PromptLogProbabilities { get; init; }
 
@@ -36,8 +42,17 @@ public readonly record struct TokenAlternative(int Token, float LogProbability);
 /// <summary>A token of the prompt or of a continuation.</summary>
 /// <param name="LogProbability">ln p(token | tokens before it), in nats and before temperature; NaN where not asked for, and at a prompt's first token.</param>
 /// <param name="Top">The most likely tokens, most likely first; null where not asked for, and at a prompt's first token.</param>
-/// <param name="IsMostLikely">No token is likelier. Only with log-probabilities.</param>
-public readonly record struct ScoredToken(int Token, float LogProbability, TokenAlternative[]? Top, bool IsMostLikely);
+/// <param name="Rank">1 when no token is likelier, 2 when one is, and so on; 0 where log-probabilities were not asked for.</param>
+public readonly record struct ScoredToken(int Token, float LogProbability, TokenAlternative[]? Top, int Rank)
+{
+    /// <summary>A token that nobody asked a log-probability of.</summary>
+    public static ScoredToken Unscored(int token) => new(token, float.NaN, null, 0);
+
+    public bool IsMostLikely => Rank == 1;
+
+    /// <summary>In a continuation: characters (code points) of its text before this token, or before the character that the token is a part of.</summary>
+    public int TextOffset { get; init; }
+}
 
 /// <summary>A piece of an answer, in order per choice.</summary>
 public sealed record GenerationChunk

@@ -23,6 +23,7 @@ public sealed partial class InferenceEngine : IAsyncDisposable
     private readonly TimeProvider _time;
     private readonly ILogger _logger;
     private readonly HashSet<int> _ends;
+    private readonly int? _letter;
     private readonly BlockPool _pool;
     private readonly Scheduler _scheduler;
     private readonly StepPace _pace;
@@ -45,6 +46,7 @@ public sealed partial class InferenceEngine : IAsyncDisposable
         Name = name;
         _progress = health.Watch($"model {name}");
         _ends = [.. ends];
+        _letter = "aeinorst".Select(letter => tokenizer.TokenToId($"{letter}")).FirstOrDefault(id => id is not null);
         _pool = new BlockPool(model.Blocks);
         _scheduler = new Scheduler(_pool, options, model.RecomputeBeyond) { Started = Begin };
         _pace = new StepPace(options);
@@ -72,6 +74,11 @@ public sealed partial class InferenceEngine : IAsyncDisposable
 
     /// <summary>Throws what <see cref="Submit"/> would throw for a request of so many tokens, before anything is spent on it.</summary>
     public void CheckRoom(long tokens, string client) => _admission.CheckRoom(tokens, client);
+
+    /// <summary>Throws when requests that come together can never all be accepted, however little there is to do.</summary>
+    /// <param name="tokens">Of their prompts, each counted once per continuation.</param>
+    /// <exception cref="InvalidFieldException">They are more than the queue or a client's share holds.</exception>
+    public void CheckPossible(int requests, long tokens) => _admission.CheckPossible(requests, tokens);
 
     /// <summary>Accepts a request. Whatever is accepted is answered, fails with a reason, or is cancelled by its caller.</summary>
     /// <exception cref="InvalidFieldException">A setting is out of range, or prompt and continuation do not fit the context.</exception>
@@ -200,7 +207,7 @@ public sealed partial class InferenceEngine : IAsyncDisposable
         Sequence? leader = null;
         for (var choice = 0; choice < request.Sampling.Choices; choice++)
         {
-            var sequence = new Sequence(generation, choice, _arrivals++, seed, maxTokens, _ends, _tokenizer.CreateStreamingDecoder()) { Leader = leader };
+            var sequence = new Sequence(generation, choice, _arrivals++, seed, maxTokens, _ends, new PlacedDecoder(_tokenizer, skipSpecialTokens: true, request.ContinuesText ? _letter : null)) { Leader = leader };
             leader ??= sequence;
             _scheduler.Add(sequence);
         }
@@ -211,6 +218,7 @@ public sealed partial class InferenceEngine : IAsyncDisposable
         if (sequence.Started is not null) return;
         sequence.Started = _time.GetTimestamp();
         if (sequence.Choice > 0) return;
+        sequence.Generation.Begun = sequence.Started;
         _admission.Begin(sequence.Generation.Request);
         _metrics.Queued(Name, _time.GetElapsedTime(sequence.Generation.Accepted));
     }
@@ -223,12 +231,13 @@ public sealed partial class InferenceEngine : IAsyncDisposable
         _outputs.Read(_model);
         foreach (var share in shares) Advance(share);
         Send(shares);
+        // Before the requests end: who waits for that finds the step counted.
+        Steps++;
         foreach (var share in shares)
         {
             if (share.Sequence.Finished && !share.Sequence.Generation.HasEnded) End(share.Sequence);
         }
 
-        Steps++;
         var seconds = _time.GetElapsedTime(start).TotalSeconds;
         _pace.Observe(seconds, _batch.Count);
         _metrics.Stepped(Name, seconds, _batch.Count);
@@ -281,7 +290,7 @@ public sealed partial class InferenceEngine : IAsyncDisposable
         foreach (var (sequence, _) in shares)
         {
             var scores = new List<ScoredToken>();
-            if (sequence.WantsPromptScores && sequence.PromptScored == 0) scores.Add(new ScoredToken(sequence.Tokens[0], float.NaN, null, false));
+            if (sequence.WantsPromptScores && sequence.PromptScored == 0) scores.Add(ScoredToken.Unscored(sequence.Tokens[0]));
             ScoredToken? drawn = null;
             RhoException? failure = null;
             for (; next < _outputs.Count && _outputs[next].Sequence == sequence; next++)
@@ -329,7 +338,11 @@ public sealed partial class InferenceEngine : IAsyncDisposable
         _scheduler.Remove(sequence);
         var generation = sequence.Generation;
         if (!generation.EndChoice()) return;
-        _metrics.Ended(Name, generation.Usage, _time.GetElapsedTime(generation.Accepted));
+        var now = _time.GetTimestamp();
+        var firstToken = generation.FirstToken ?? now;
+        _metrics.Ended(
+            Name, generation, _time.GetElapsedTime(generation.Accepted, now), _time.GetElapsedTime(generation.Begun ?? firstToken, firstToken),
+            _time.GetElapsedTime(firstToken, now));
         _admission.Leave(generation.Request, waiting: false);
         _progress.Completed();
     }

@@ -12,9 +12,19 @@ internal static class LogProbabilities
     {
         var logSumExp = Softmax.LogSumExp(logits);
         var top = MostLikely(logits, count);
-        var largest = top.Length > 0 ? top[0].LogProbability : logits[Softmax.IndexOfMax(logits)];
         for (var i = 0; i < top.Length; i++) top[i] = top[i] with { LogProbability = (float)(top[i].LogProbability - logSumExp) };
-        return new ScoredToken(token, (float)(logits[token] - logSumExp), top, logits[token] == largest);
+        return new ScoredToken(token, (float)(logits[token] - logSumExp), top, 1 + Above(logits, logits[token]));
+    }
+
+    private static int Above(ReadOnlySpan<float> logits, float value)
+    {
+        var count = 0;
+        foreach (var logit in logits)
+        {
+            if (logit > value) count++;
+        }
+
+        return count;
     }
 
     /// <summary>The largest logits in order; of equal ones the lower token first.</summary>

@@ -38,7 +38,7 @@ internal sealed class Sampler
         ref var times = ref CollectionsMarshal.GetValueRefOrAddDefault(_counts, token, out _);
         times++;
         _seen?.Add(token);
-        if (raw is null) return new ScoredToken(token, float.NaN, null, false);
+        if (raw is null) return ScoredToken.Unscored(token);
         var scored = LogProbabilities.Of(raw.AsSpan(0, logits.Length), token, _settings.LogProbabilities!.Value);
         ArrayPool<float>.Shared.Return(raw);
         return scored;

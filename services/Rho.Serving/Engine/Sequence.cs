@@ -1,5 +1,3 @@
-using Rho.Tokenization;
-
 namespace Rho.Serving.Engine;
 
 /// <summary>One continuation under way: its tokens, its cache blocks and how far it is computed. Owned by the engine's loop.</summary>
@@ -8,7 +6,7 @@ internal sealed class Sequence
     private readonly IReadOnlySet<int> _ends;
     private readonly TextStream _text;
 
-    public Sequence(Generation generation, int choice, long arrival, ulong seed, int maxTokens, IReadOnlySet<int> ends, StreamingDecoder decoder)
+    public Sequence(Generation generation, int choice, long arrival, ulong seed, int maxTokens, IReadOnlySet<int> ends, PlacedDecoder decoder)
     {
         Generation = generation;
         Choice = choice;

@@ -1,9 +1,7 @@
-using Rho.Tokenization;
-
 namespace Rho.Serving.Engine;
 
 /// <summary>Turns a continuation's tokens into text that can be sent, and keeps each token back until its text can be.</summary>
-internal sealed class TextStream(StreamingDecoder decoder, IReadOnlyList<string> stops)
+internal sealed class TextStream(PlacedDecoder decoder, IReadOnlyList<string> stops)
 {
     private readonly StopMatcher _matcher = new(stops);
     private readonly Queue<(ScoredToken Token, long Start, long End)> _held = [];
@@ -15,8 +13,8 @@ internal sealed class TextStream(StreamingDecoder decoder, IReadOnlyList<string>
     /// <param name="stop">The stop text that is now complete; nothing comes after it.</param>
     public (string Text, List<ScoredToken> Tokens) Append(ScoredToken token, bool mayStop, out string? stop)
     {
-        var text = decoder.Append(token.Token);
-        Hold(token, text.Length);
+        var text = decoder.Append(token.Token, out var place);
+        Hold(token, text, place);
         stop = null;
         return Release(mayStop ? _matcher.Append(text, out stop) : _matcher.Flush() + text, stop is not null);
     }
@@ -26,15 +24,15 @@ internal sealed class TextStream(StreamingDecoder decoder, IReadOnlyList<string>
     {
         var rest = decoder.Flush();
         _decoded += rest.Length;
-        if (last is { } token) Hold(token, 0);
+        if (last is { } token) Hold(token, "", decoder.Characters);
         var text = _matcher.Append(rest, out var stop);
         return Release(stop is null ? text + _matcher.Flush() : text, cut: true);
     }
 
-    private void Hold(ScoredToken token, int length)
+    private void Hold(ScoredToken token, string text, int place)
     {
-        _held.Enqueue((token, _decoded, _decoded + length));
-        _decoded += length;
+        _held.Enqueue((token with { TextOffset = place }, _decoded, _decoded + text.Length));
+        _decoded += text.Length;
     }
 
     private (string Text, List<ScoredToken> Tokens) Release(string text, bool cut)

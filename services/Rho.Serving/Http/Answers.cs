@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Runtime.CompilerServices;
 using System.Text;
 using System.Text.Json;
@@ -10,7 +11,7 @@ namespace Rho.Serving.Http;
 /// <summary>The generations of one HTTP call: one per prompt, each with its choices.</summary>
 internal sealed class Answers(ServedModel model, IReadOnlyList<Generation> generations)
 {
-    public string Model { get; } = model.Name;
+    private int _sent;
 
     /// <summary>Choices of all prompts: choice c of prompt p has number p * n + c.</summary>
     public int Choices => generations.Sum(generation => generation.Request.Sampling.Choices);
@@ -40,10 +41,69 @@ internal sealed class Answers(ServedModel model, IReadOnlyList<Generation> gener
         }
     }
 
-    public void WriteUsage(Utf8JsonWriter json)
+    public IReadOnlyList<int> Prompt(int prompt) => generations[prompt].Request.Prompt;
+
+    /// <summary>What a token is called in log-probabilities.</summary>
+    public string TokenName(int token, AnswerOptions options) => options.TokensAsIds ? $"token_id:{token}" : model.TokenText(token);
+
+    public static void WriteIds(Utf8JsonWriter json, string name, IEnumerable<int> tokens)
+    {
+        json.WriteStartArray(name);
+        foreach (var token in tokens) json.WriteNumberValue(token);
+        json.WriteEndArray();
+    }
+
+    /// <summary>prompt_logprobs as vLLM has them: for each token of the prompt the likeliest tokens by id, and the token itself.</summary>
+    /// <param name="count">How many likeliest tokens.</param>
+    public void WritePromptScores(Utf8JsonWriter json, IEnumerable<ScoredToken> prompt, int count)
+    {
+        json.WriteStartArray("prompt_logprobs");
+        foreach (var token in prompt)
+        {
+            if (token.Top is null)
+            {
+                json.WriteNullValue();
+                continue;
+            }
+
+            json.WriteStartObject();
+            Write(token.Token, token.LogProbability, token.Rank);
+            for (var i = 0; i < Math.Min(count, token.Top.Length); i++)
+            {
+                if (token.Top[i].Token != token.Token) Write(token.Top[i].Token, token.Top[i].LogProbability, i + 1);
+            }
+
+            json.WriteEndObject();
+        }
+
+        json.WriteEndArray();
+
+        void Write(int id, float logProbability, int rank)
+        {
+            json.WriteStartObject(id.ToString(CultureInfo.InvariantCulture));
+            json.WritePropertyName("logprob");
+            json.WriteFinite(logProbability);
+            json.WriteNumber("rank", rank);
+            json.WriteString("decoded_token", model.TokenText(id));
+            json.WriteEndObject();
+        }
+    }
+
+    /// <summary>Counts what a stream sends, for <see cref="WriteUsageSoFar"/>.</summary>
+    public void Count(GenerationChunk chunk) => _sent += chunk.IsPrompt ? 0 : chunk.Tokens.Count;
+
+    /// <summary>In a piece of a stream that ends with usage: the usage so far where that is asked for, else null, as OpenAI has it.</summary>
+    public void WriteUsageSoFar(Utf8JsonWriter json, AnswerOptions options)
+    {
+        if (options.ContinuousUsage) WriteUsage(json, _sent);
+        else if (options.IncludeUsage) json.WriteNull("usage");
+    }
+
+    public void WriteUsage(Utf8JsonWriter json) => WriteUsage(json, generations.Sum(generation => generation.Usage.CompletionTokens));
+
+    private void WriteUsage(Utf8JsonWriter json, int completion)
     {
         var prompt = generations.Sum(generation => generation.Usage.PromptTokens);
-        var completion = generations.Sum(generation => generation.Usage.CompletionTokens);
         json.WriteStartObject("usage");
         json.WriteNumber("prompt_tokens", prompt);
         json.WriteNumber("completion_tokens", completion);

@@ -2,6 +2,7 @@ using System.Text.Json;
 using Microsoft.AspNetCore.Http;
 using Rho.Serving.Engine;
 using Rho.Serving.Models;
+using Rho.Serving.Tools;
 
 namespace Rho.Serving.Http;
 
@@ -11,7 +12,7 @@ internal sealed class ChatEndpoint(ModelRegistry registry, ServingOptions option
     public async Task AnswerAsync(HttpContext context)
     {
         var call = await SubmitAsync(context);
-        if (call.Request.Stream) await StreamAsync(context, call);
+        if (call.Options.Stream) await StreamAsync(context, call);
         else await WholeAsync(context, call);
     }
 
@@ -22,41 +23,55 @@ internal sealed class ChatEndpoint(ModelRegistry registry, ServingOptions option
         using var use = registry.Use(fields.Text("model"));
         var model = use.Model;
         var request = ChatRequest.Read(fields, model);
-        request.Sampling.Validate(model.Config.VocabularySize);
-        var client = ClientIdentity.Of(context);
-        var generation = model.Engine.Submit(new GenerationRequest
-        {
-            Prompt = Prompts.EncodeChat(model, template => template.Render(request.Messages, request.AddGenerationPrompt, request.TemplateVariables), client),
-            Sampling = request.Sampling,
-            Priority = request.Priority,
-            Client = client,
-        });
+        var generation = request.Submit(model, ClientIdentity.Of(context));
         return new Call(request, model, generation, $"chatcmpl-{Guid.NewGuid():N}", time.GetUtcNow().ToUnixTimeSeconds());
     }
 
     private static async Task WholeAsync(HttpContext context, Call call)
     {
-        var choices = Enumerable.Range(0, call.Answers.Choices).Select(_ => new WholeChoice()).ToArray();
-        await foreach (var (_, chunk) in call.Answers.ReadAsync(context.RequestAborted)) choices[chunk.Choice].Add(chunk);
+        var choices = call.NewChoices();
+        var prompt = new List<ScoredToken>();
+        await foreach (var (_, chunk) in call.Answers.ReadAsync(context.RequestAborted))
+        {
+            if (chunk.IsPrompt) prompt.AddRange(chunk.Tokens);
+            else choices[chunk.Choice].Add(chunk);
+        }
+
         await JsonBody.WriteAsync(context, json =>
         {
             call.Begin(json, "chat.completion");
             json.WriteStartArray("choices");
             for (var i = 0; i < choices.Length; i++)
             {
+                var choice = choices[i];
                 json.WriteStartObject();
                 json.WriteNumber("index", i);
                 json.WriteStartObject("message");
                 json.WriteString("role", "assistant");
-                json.WriteString("content", choices[i].Text.ToString());
+                json.WriteString("content", choice.Calls.Count > 0 && choice.Text.Length == 0 ? null : choice.Text.ToString());
                 json.WriteNull("refusal");
+                if (choice.Calls.Count > 0)
+                {
+                    json.WriteStartArray("tool_calls");
+                    foreach (var function in choice.Calls)
+                    {
+                        json.WriteStartObject();
+                        Call.WriteFunction(json, function.Id, function.Name, function.Arguments.ToString());
+                        json.WriteEndObject();
+                    }
+
+                    json.WriteEndArray();
+                }
+
                 json.WriteEndObject();
-                call.WriteScores(json, choices[i].Tokens);
-                Call.WriteFinish(json, choices[i].Finish, choices[i].StopReason);
+                call.WriteScores(json, choice.Tokens);
+                call.WriteEnd(json, choice, choice.Tokens, finished: true);
                 json.WriteEndObject();
             }
 
             json.WriteEndArray();
+            if (call.Options.PromptLogProbabilities is { } count) call.Answers.WritePromptScores(json, prompt, count);
+            if (call.Options.ReturnTokenIds) Answers.WriteIds(json, "prompt_token_ids", call.Answers.Prompt(0));
             call.Answers.WriteUsage(json);
             json.WriteEndObject();
         });
@@ -65,21 +80,37 @@ internal sealed class ChatEndpoint(ModelRegistry registry, ServingOptions option
     private async Task StreamAsync(HttpContext context, Call call)
     {
         var stream = new ServerSentEvents(context, options.ReaderTimeout);
-        var begun = new bool[call.Answers.Choices];
-        await stream.AnswerAsync(SendChunksAsync, call.Request.IncludeUsage ? WriteUsage : null);
+        var choices = call.NewChoices();
+        var begun = new bool[choices.Length];
+        await stream.AnswerAsync(SendChunksAsync, call.Options.IncludeUsage ? WriteUsage : null);
 
         async Task SendChunksAsync()
         {
             await foreach (var (_, chunk) in call.Answers.ReadAsync(context.RequestAborted))
             {
+                var choice = choices[chunk.Choice];
+                call.Answers.Count(chunk);
                 if (!begun[chunk.Choice])
                 {
                     begun[chunk.Choice] = true;
-                    await stream.SendAsync(json => call.WriteDelta(json, chunk.Choice, "", [], role: true));
+                    await stream.SendAsync(json => call.WriteDelta(json, chunk.Choice, choice, delta =>
+                    {
+                        delta.WriteString("role", "assistant");
+                        delta.WriteString("content", "");
+                    }, withPrompt: true));
                 }
 
-                if (chunk.Text.Length > 0 || chunk.Tokens.Count > 0) await stream.SendAsync(json => call.WriteDelta(json, chunk.Choice, chunk.Text, chunk.Tokens));
-                if (chunk.Finish is not null) await stream.SendAsync(json => call.WriteDelta(json, chunk.Choice, null, [], finish: chunk.Finish, stopReason: chunk.StopReason));
+                var tokens = chunk.Tokens;
+                foreach (var piece in choice.Add(chunk))
+                {
+                    await stream.SendAsync(json => call.WriteDelta(json, chunk.Choice, choice, delta => Call.WritePiece(delta, choice, piece), tokens));
+                    tokens = [];
+                }
+
+                // Tokens without text of their own, and those of a call that is not known yet.
+                if (tokens.Count > 0 && (call.Options.ReturnTokenIds || call.HasScores))
+                    await stream.SendAsync(json => call.WriteDelta(json, chunk.Choice, choice, delta => delta.WriteString("content", ""), tokens));
+                if (chunk.Finish is not null) await stream.SendAsync(json => call.WriteDelta(json, chunk.Choice, choice, _ => { }, finished: true));
             }
         }
 
@@ -96,9 +127,13 @@ internal sealed class ChatEndpoint(ModelRegistry registry, ServingOptions option
     /// <summary>An accepted call and how its answer is written.</summary>
     private sealed class Call(ChatRequest request, ServedModel model, Generation generation, string id, long created)
     {
-        public ChatRequest Request { get; } = request;
+        public AnswerOptions Options => request.Options;
 
         public Answers Answers { get; } = new(model, [generation]);
+
+        public bool HasScores => request.Sampling.LogProbabilities is not null;
+
+        public ChatChoice[] NewChoices() => [.. Enumerable.Range(0, Answers.Choices).Select(_ => new ChatChoice(request.Tools))];
 
         public void Begin(Utf8JsonWriter json, string kind)
         {
@@ -111,33 +146,73 @@ internal sealed class ChatEndpoint(ModelRegistry registry, ServingOptions option
         }
 
         public void WriteDelta(
-            Utf8JsonWriter json, int choice, string? text, IReadOnlyList<ScoredToken> tokens, bool role = false, FinishReason? finish = null, string? stopReason = null)
+            Utf8JsonWriter json, int index, ChatChoice choice, Action<Utf8JsonWriter> write, IReadOnlyList<ScoredToken>? tokens = null, bool withPrompt = false, bool finished = false)
         {
             Begin(json, "chat.completion.chunk");
+            if (withPrompt && Options.ReturnTokenIds) Answers.WriteIds(json, "prompt_token_ids", Answers.Prompt(0));
             json.WriteStartArray("choices");
             json.WriteStartObject();
-            json.WriteNumber("index", choice);
+            json.WriteNumber("index", index);
             json.WriteStartObject("delta");
-            if (role) json.WriteString("role", "assistant");
-            if (text is not null) json.WriteString("content", text);
+            write(json);
             json.WriteEndObject();
-            if (tokens.Count > 0) WriteScores(json, tokens);
+            if (tokens is { Count: > 0 }) WriteScores(json, tokens);
             else json.WriteNull("logprobs");
-            WriteFinish(json, finish, stopReason);
+            WriteEnd(json, choice, tokens ?? [], finished);
             json.WriteEndObject();
             json.WriteEndArray();
+            Answers.WriteUsageSoFar(json, Options);
             json.WriteEndObject();
         }
 
-        public static void WriteFinish(Utf8JsonWriter json, FinishReason? finish, string? stopReason)
+        /// <summary>A delta's new text, a call's beginning, or more of a call's arguments.</summary>
+        public static void WritePiece(Utf8JsonWriter json, ChatChoice choice, AnswerPiece piece)
         {
-            json.WriteString("finish_reason", Answers.FinishName(finish));
-            if (stopReason is not null) json.WriteString("stop_reason", stopReason);
+            if (piece.Call < 0)
+            {
+                json.WriteString("content", piece.Text);
+                return;
+            }
+
+            json.WriteStartArray("tool_calls");
+            json.WriteStartObject();
+            json.WriteNumber("index", piece.Call);
+            if (piece.Name is not null)
+            {
+                WriteFunction(json, choice.Calls[piece.Call].Id, piece.Name, piece.Text);
+            }
+            else
+            {
+                json.WriteStartObject("function");
+                json.WriteString("arguments", piece.Text);
+                json.WriteEndObject();
+            }
+
+            json.WriteEndObject();
+            json.WriteEndArray();
+        }
+
+        public static void WriteFunction(Utf8JsonWriter json, string id, string name, string arguments)
+        {
+            json.WriteString("id", id);
+            json.WriteString("type", "function");
+            json.WriteStartObject("function");
+            json.WriteString("name", name);
+            json.WriteString("arguments", arguments);
+            json.WriteEndObject();
+        }
+
+        /// <summary>Why the choice ended, where it has, and the ids of the tokens.</summary>
+        public void WriteEnd(Utf8JsonWriter json, ChatChoice choice, IReadOnlyList<ScoredToken> tokens, bool finished)
+        {
+            json.WriteString("finish_reason", finished ? choice.FinishName : null);
+            if (finished && choice.StopReason is not null) json.WriteString("stop_reason", choice.StopReason);
+            if (Options.ReturnTokenIds) Answers.WriteIds(json, "token_ids", tokens.Select(token => token.Token));
         }
 
         public void WriteScores(Utf8JsonWriter json, IReadOnlyList<ScoredToken> tokens)
         {
-            if (Request.Sampling.LogProbabilities is null)
+            if (!HasScores)
             {
                 json.WriteNull("logprobs");
                 return;
@@ -168,7 +243,7 @@ internal sealed class ChatEndpoint(ModelRegistry registry, ServingOptions option
 
         private void WriteScore(Utf8JsonWriter json, TokenAlternative token)
         {
-            json.WriteString("token", model.TokenText(token.Token));
+            json.WriteString("token", Answers.TokenName(token.Token, Options));
             json.WritePropertyName("logprob");
             json.WriteFinite(token.LogProbability);
             json.WriteStartArray("bytes");

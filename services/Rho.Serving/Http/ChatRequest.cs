@@ -1,95 +1,126 @@
 using System.Text.Json;
 using Rho.Serving.Engine;
 using Rho.Serving.Models;
+using Rho.Serving.Tools;
 
 namespace Rho.Serving.Http;
 
-/// <summary>A body of /v1/chat/completions.</summary>
+/// <summary>A conversation to be answered: a body of /v1/chat/completions, or what another route makes into one.</summary>
 internal sealed record ChatRequest
 {
-    /// <summary>The conversation as the model's template takes it: objects with role and content.</summary>
-    public required JsonElement Messages { get; init; }
-
-    /// <summary>Further variables of the template.</summary>
-    public required IReadOnlyDictionary<string, JsonElement> TemplateVariables { get; init; }
+    public required ChatPrompt Prompt { get; init; }
 
     public required SamplingSettings Sampling { get; init; }
 
-    public bool AddGenerationPrompt { get; init; }
+    public required AnswerOptions Options { get; init; }
 
-    public bool Stream { get; init; }
-
-    public bool IncludeUsage { get; init; }
-
-    public int Priority { get; init; }
+    /// <summary>The functions that may be called; null for none.</summary>
+    public ToolSet? Tools { get; init; }
 
     /// <summary>Reads the fields but "model", which was taken to find the model.</summary>
     public static ChatRequest Read(JsonFields fields, ServedModel model)
     {
-        foreach (var name in new[] { "tools", "tool_choice", "functions", "function_call", "parallel_tool_calls" }) fields.Refuse(name, "calling tools is not supported");
         fields.Refuse("audio", "only text is supported");
-        fields.Text("user");
-        if (fields.Many("modalities", JsonFields.Text) is { } modalities && modalities is not ["text"]) throw new InvalidFieldException("modalities", "only text is supported");
+        fields.Skip([.. NeutralFields.Shared, .. NeutralFields.Sampling, .. NeutralFields.Chat]);
         var maxTokens = fields.Whole("max_completion_tokens");
         if (fields.Whole("max_tokens") is { } older)
             maxTokens = maxTokens is null || maxTokens == older ? older : throw new InvalidFieldException("max_tokens", "max_completion_tokens says otherwise; give one of the two");
 
         var wanted = fields.Flag("logprobs") ?? false;
         var top = fields.Whole("top_logprobs");
-        if (top is not null && !wanted) throw new InvalidFieldException("top_logprobs", "it needs logprobs set to true");
+        if (top is > 0 && !wanted) throw new InvalidFieldException("top_logprobs", "it needs logprobs set to true");
         if (top is < 0 or > SamplingSettings.MostAlternatives) throw new InvalidFieldException("top_logprobs", $"{top} is not from 0 to {SamplingSettings.MostAlternatives}");
 
-        var stream = fields.Flag("stream") ?? false;
-        var variables = fields.Take("chat_template_kwargs") is not { } given ? []
-            : given.ValueKind == JsonValueKind.Object ? given.EnumerateObject().ToDictionary(variable => variable.Name, variable => variable.Value, StringComparer.Ordinal)
-            : throw JsonFields.Wrong("chat_template_kwargs", "an object", given);
+        var tools = ToolFields.Read(fields, model, nested: true);
         var request = new ChatRequest
         {
-            Messages = ReadMessages(fields.Take("messages") ?? throw new InvalidFieldException("messages", "it is missing")),
-            TemplateVariables = variables,
-            AddGenerationPrompt = fields.Flag("add_generation_prompt") ?? true,
-            Sampling = SamplingFields.Read(fields, maxTokens, wanted ? top ?? 0 : null, model),
-            Stream = stream,
-            IncludeUsage = CompletionRequest.ReadStreamOptions(fields, stream),
-            Priority = fields.Whole("priority") ?? 0,
+            Prompt = ChatPrompt.Read(fields, tools),
+            Tools = tools,
+            Sampling = WithTools(SamplingFields.Read(fields, maxTokens, wanted ? top ?? 0 : null, model), tools, model, "response_format"),
+            Options = AnswerOptions.Read(fields),
         };
         fields.End();
         return request;
     }
 
-    /// <summary>Checks the messages and brings their contents, which may be lists of text parts, into one text each.</summary>
-    private static JsonElement ReadMessages(JsonElement messages)
+    /// <summary>The settings with what required calls ask for.</summary>
+    /// <param name="format">The field of a constraint that is given already.</param>
+    public static SamplingSettings WithTools(SamplingSettings sampling, ToolSet? tools, ServedModel model, string format)
     {
-        if (messages.ValueKind != JsonValueKind.Array || messages.GetArrayLength() == 0) throw JsonFields.Wrong("messages", "a list of at least one message", messages);
-        var plain = messages.EnumerateArray().Select((element, i) =>
-        {
-            var path = $"messages[{i}].";
-            var fields = new JsonFields(element, path);
-            var message = new Dictionary<string, string>(StringComparer.Ordinal)
-            {
-                ["role"] = fields.Text("role") ?? throw new InvalidFieldException(path + "role", "it is missing"),
-                ["content"] = ReadContent(fields.Take("content") ?? throw new InvalidFieldException(path + "content", "it is missing"), path + "content"),
-            };
-            if (fields.Text("name") is { } name) message["name"] = name;
-            // Evaluation harnesses mark each message as text.
-            if (fields.Text("type") is { } type && type != "text") throw new InvalidFieldException(path + "type", $"'{type}' is not supported; only text is");
-            fields.End();
-            return message;
-        });
-        return JsonSerializer.SerializeToElement(plain);
+        if (tools is null) return sampling;
+        if (sampling.Constraint is not null) throw new InvalidFieldException(format, "a constraint together with tools is not supported: set tool_choice to none, or leave one of the two out");
+        return sampling with { Constraint = tools.Constraint(model) };
     }
 
-    private static string ReadContent(JsonElement content, string path)
+    /// <summary>Submits the request to the model's engine.</summary>
+    public Generation Submit(ServedModel model, string client)
     {
-        if (content.ValueKind != JsonValueKind.Array) return JsonFields.Text(content, path);
-        return string.Concat(content.EnumerateArray().Select((part, i) =>
+        Sampling.Validate(model.Config.VocabularySize);
+        var last = Prompts.Limit(model, Options.TruncatePrompt, Sampling.MaxTokens);
+        return model.Engine.Submit(new GenerationRequest
         {
-            var fields = new JsonFields(part, $"{path}[{i}].");
-            var type = fields.Text("type");
-            if (type != "text") throw new InvalidFieldException($"{path}[{i}].type", $"'{type}' is not supported; only text is");
-            var text = fields.Text("text") ?? throw new InvalidFieldException($"{path}[{i}].text", "it is missing");
-            fields.End();
-            return text;
-        }));
+            Prompt = Prompts.Encode(model, Prompt.Render(model), Prompt.AddSpecialTokens, client, last),
+            Sampling = Sampling,
+            PromptLogProbabilities = Options.PromptLogProbabilities,
+            Priority = -Options.Priority,
+            Client = client,
+        });
+    }
+}
+
+/// <summary>A conversation and how its template is to write it.</summary>
+internal sealed record ChatPrompt
+{
+    /// <summary>The conversation as the model's template takes it: objects with role and content.</summary>
+    public required JsonElement Messages { get; init; }
+
+    /// <summary>Further variables of the template.</summary>
+    public required IReadOnlyDictionary<string, JsonElement> Variables { get; init; }
+
+    public bool AddGenerationPrompt { get; init; } = true;
+
+    /// <summary>The answer goes on with the last message instead of being one of its own.</summary>
+    public bool ContinueFinalMessage { get; init; }
+
+    /// <summary>Whether the tokenizer adds what begins a text; templates write it themselves.</summary>
+    public bool AddSpecialTokens { get; init; }
+
+    public static ChatPrompt Read(JsonFields fields, ToolSet? tools)
+    {
+        var variables = fields.Take("chat_template_kwargs") is not { } given ? new Dictionary<string, JsonElement>(StringComparer.Ordinal)
+            : given.ValueKind == JsonValueKind.Object ? given.EnumerateObject().ToDictionary(variable => variable.Name, variable => variable.Value, StringComparer.Ordinal)
+            : throw JsonFields.Wrong("chat_template_kwargs", "an object", given);
+        if (tools is not null) variables["tools"] = tools.ToTemplate();
+        if (fields.Many("documents", (document, path) => document.ValueKind == JsonValueKind.Object ? document : throw JsonFields.Wrong(path, "an object", document)) is { Count: > 0 } documents)
+            variables["documents"] = JsonSerializer.SerializeToElement(documents);
+        var continues = fields.Flag("continue_final_message") ?? false;
+        var begins = fields.Flag("add_generation_prompt");
+        if (continues && begins == true) throw new InvalidFieldException("continue_final_message", "add_generation_prompt begins another message; set it to false");
+        return new ChatPrompt
+        {
+            Messages = ChatMessages.Read(fields.Take("messages") ?? throw new InvalidFieldException("messages", "it is missing")),
+            Variables = variables,
+            AddGenerationPrompt = begins ?? !continues,
+            ContinueFinalMessage = continues,
+            AddSpecialTokens = fields.Flag("add_special_tokens") ?? false,
+        };
+    }
+
+    /// <summary>The text that the model is to continue.</summary>
+    /// <exception cref="InvalidFieldException">The model has no chat template, or the template refuses the conversation.</exception>
+    public string Render(ServedModel model)
+    {
+        var text = Prompts.Render(model, template => template.Render(Messages, AddGenerationPrompt, Variables));
+        return ContinueFinalMessage ? WithoutEnd(text) : text;
+    }
+
+    /// <summary>The text up to the end of the last message's content, with the blanks there where the template keeps them.</summary>
+    private string WithoutEnd(string text)
+    {
+        var content = Messages[Messages.GetArrayLength() - 1].GetProperty("content").GetString()!.TrimStart();
+        if (content.Length == 0) throw new InvalidFieldException("continue_final_message", "the last message has no content to go on with");
+        var at = text.LastIndexOf(content.TrimEnd(), StringComparison.Ordinal);
+        if (at < 0) throw new InvalidFieldException("continue_final_message", "the model's chat template does not write the last message as it is");
+        return text[..(at + (text.AsSpan(at).StartsWith(content, StringComparison.Ordinal) ? content : content.TrimEnd()).Length)];
     }
 }

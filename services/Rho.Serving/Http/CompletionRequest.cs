@@ -18,61 +18,50 @@ internal sealed record CompletionRequest
 
     public bool Echo { get; init; }
 
-    public bool Stream { get; init; }
-
-    public bool IncludeUsage { get; init; }
-
-    public int Priority { get; init; }
+    public required AnswerOptions Options { get; init; }
 
     /// <summary>Reads the fields but "model", which was taken to find the model.</summary>
     public static CompletionRequest Read(JsonFields fields, ServedModel model)
     {
-        fields.Refuse("suffix", "text before a suffix is not supported");
-        fields.Text("user");
+        fields.Skip([.. NeutralFields.Shared, .. NeutralFields.Sampling, .. NeutralFields.Completion]);
         var addSpecialTokens = fields.Flag("add_special_tokens") ?? true;
-        var context = model.Engine.ContextLength;
-        var stream = fields.Flag("stream") ?? false;
+        var options = AnswerOptions.Read(fields);
+        var sampling = SamplingFields.Read(fields, fields.Whole("max_tokens") ?? DefaultMaxTokens, fields.Whole("logprobs"), model);
+        var last = Models.Prompts.Limit(model, options.TruncatePrompt, sampling.MaxTokens);
         var request = new CompletionRequest
         {
-            Prompts = ReadPrompts(fields.Take("prompt") ?? throw new InvalidFieldException("prompt", "it is missing"), addSpecialTokens, context),
-            Sampling = SamplingFields.Read(fields, fields.Whole("max_tokens") ?? DefaultMaxTokens, fields.Whole("logprobs"), model),
+            Prompts = ReadPrompts(fields.Take("prompt") ?? throw new InvalidFieldException("prompt", "it is missing"), addSpecialTokens, last, model.Engine.ContextLength),
+            Sampling = sampling,
+            Options = options,
             Echo = fields.Flag("echo") ?? false,
-            Stream = stream,
-            IncludeUsage = ReadStreamOptions(fields, stream),
-            Priority = fields.Whole("priority") ?? 0,
         };
         fields.End();
         return request;
     }
 
-    public static bool ReadStreamOptions(JsonFields fields, bool stream)
-    {
-        if (fields.Object("stream_options") is not { } options) return false;
-        if (!stream) throw new InvalidFieldException("stream_options", "it is for streams only: set stream to true, or leave it out");
-        var usage = options.Flag("include_usage") ?? false;
-        options.End();
-        return usage;
-    }
+    /// <summary>Log-probabilities of the prompts' tokens that the answer shows, with so many most likely ones; null for none.</summary>
+    public int? PromptLogProbabilities => Echo && Sampling.LogProbabilities is { } echoed ? Math.Max(echoed, Options.PromptLogProbabilities ?? 0) : Options.PromptLogProbabilities;
 
-    private static List<Prompt> ReadPrompts(JsonElement value, bool addSpecialTokens, int context)
+    private static List<Prompt> ReadPrompts(JsonElement value, bool addSpecialTokens, int? last, int context)
     {
-        if (value.ValueKind == JsonValueKind.String) return [new Prompt(value.GetString(), null, addSpecialTokens)];
+        if (value.ValueKind == JsonValueKind.String) return [new Prompt(value.GetString(), null, addSpecialTokens, last)];
         if (value.ValueKind != JsonValueKind.Array || value.GetArrayLength() == 0)
             throw JsonFields.Wrong("prompt", "a text, a list of texts, a list of token ids or a list of such lists", value);
-        if (value[0].ValueKind == JsonValueKind.Number) return [new Prompt(null, Ids(value, "prompt", context), addSpecialTokens)];
+        if (value[0].ValueKind == JsonValueKind.Number) return [Ids(value, "prompt")];
         if (value.GetArrayLength() > MostPrompts) throw new InvalidFieldException("prompt", $"{value.GetArrayLength()} prompts; {MostPrompts} is the most");
         return [.. value.EnumerateArray().Select((element, i) => element.ValueKind == JsonValueKind.Array
-            ? new Prompt(null, Ids(element, $"prompt[{i}]", context), addSpecialTokens)
-            : new Prompt(JsonFields.Text(element, $"prompt[{i}]"), null, addSpecialTokens))];
-    }
+            ? Ids(element, $"prompt[{i}]")
+            : new Prompt(JsonFields.Text(element, $"prompt[{i}]"), null, addSpecialTokens, last))];
 
-    private static int[] Ids(JsonElement value, string path, int context)
-    {
-        var count = value.GetArrayLength();
-        if (count > context) throw new ContextLengthException($"{path} has {count} tokens: beyond the context of {context} tokens");
-        return [.. value.EnumerateArray().Select((id, i) => JsonFields.Whole(id, $"{path}[{i}]"))];
+        Prompt Ids(JsonElement ids, string path)
+        {
+            var count = ids.GetArrayLength();
+            if (last is null && count > context) throw new ContextLengthException($"{path} has {count} tokens: beyond the context of {context} tokens");
+            return new Prompt(null, Models.Prompts.Last([.. ids.EnumerateArray().Select((id, i) => JsonFields.Whole(id, $"{path}[{i}]"))], last), addSpecialTokens, null);
+        }
     }
 
     /// <summary>A prompt as text or as token ids.</summary>
-    internal sealed record Prompt(string? Text, int[]? Ids, bool AddSpecialTokens);
+    /// <param name="Last">Only so many last tokens count; null counts all.</param>
+    internal sealed record Prompt(string? Text, int[]? Ids, bool AddSpecialTokens, int? Last);
 }

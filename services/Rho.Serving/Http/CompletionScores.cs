@@ -1,23 +1,26 @@
 using System.Text.Json;
 using Rho.Serving.Engine;
-using Rho.Serving.Models;
 
 namespace Rho.Serving.Http;
 
-/// <summary>The logprobs object of a completion's choice. Text offsets go on over the pieces of a stream.</summary>
-internal sealed class CompletionScores(ServedModel model)
+/// <summary>The logprobs object of a completion's choice, or of a piece of it.</summary>
+/// <param name="count">Most likely tokens to name.</param>
+internal sealed class CompletionScores(Answers answers, AnswerOptions options, int count)
 {
     private readonly List<(ScoredToken Token, int Offset)> _tokens = [];
-    private int _offset;
+    private int _echoed;
 
-    public void Add(IEnumerable<ScoredToken> tokens)
+    /// <summary>Adds tokens of the prompt, which come in order.</summary>
+    public void AddPrompt(IEnumerable<ScoredToken> tokens, PromptEcho echo)
     {
-        foreach (var token in tokens)
-        {
-            _tokens.Add((token, _offset));
-            // Special tokens are not part of the text.
-            if (!model.Tokenizer.IsSpecial(token.Token)) _offset += model.TokenText(token.Token).Length;
-        }
+        foreach (var token in tokens) _tokens.Add((token, echo.Offsets[_echoed++]));
+    }
+
+    /// <summary>Adds tokens of the continuation.</summary>
+    /// <param name="echo">The text before it; null for none.</param>
+    public void Add(IEnumerable<ScoredToken> tokens, PromptEcho? echo)
+    {
+        foreach (var token in tokens) _tokens.Add((token, (echo?.Length ?? 0) + token.TextOffset));
     }
 
     /// <summary>Forgets what was written.</summary>
@@ -27,7 +30,7 @@ internal sealed class CompletionScores(ServedModel model)
     {
         json.WriteStartObject("logprobs");
         json.WriteStartArray("tokens");
-        foreach (var (token, _) in _tokens) json.WriteStringValue(model.TokenText(token.Token));
+        foreach (var (token, _) in _tokens) json.WriteStringValue(answers.TokenName(token.Token, options));
         json.WriteEndArray();
         json.WriteStartArray("token_logprobs");
         foreach (var (token, _) in _tokens) json.WriteFinite(token.LogProbability);
@@ -50,13 +53,14 @@ internal sealed class CompletionScores(ServedModel model)
             return;
         }
 
-        // Tokens that are parts of characters can read alike. The likeliest of them stays, so that the largest value is always right.
+        // Two tokens can read alike. The likelier of them stays, so that the largest value is always right.
         var written = new HashSet<string>(StringComparer.Ordinal);
         json.WriteStartObject();
         var self = new TokenAlternative(token.Token, token.LogProbability);
-        foreach (var other in token.Top.Contains(self) ? token.Top : token.Top.Append(self))
+        var top = token.Top.Take(count);
+        foreach (var other in top.Contains(self) ? top : top.Append(self))
         {
-            var text = model.TokenText(other.Token);
+            var text = answers.TokenName(other.Token, options);
             if (!written.Add(text)) continue;
             json.WritePropertyName(text);
             json.WriteFinite(other.LogProbability);

@@ -18,6 +18,7 @@ internal static class HttpFace
         services.AddCors();
         services.AddSingleton<CompletionEndpoint>();
         services.AddSingleton<ChatEndpoint>();
+        services.AddSingleton<ResponsesEndpoint>();
         services.AddSingleton<ModelEndpoints>();
     }
 
@@ -46,12 +47,17 @@ internal static class HttpFace
         var models = app.Services.GetRequiredService<ModelEndpoints>();
         group.MapPost("/v1/completions", Working(completions.AnswerAsync, health));
         group.MapPost("/v1/chat/completions", Working(app.Services.GetRequiredService<ChatEndpoint>().AnswerAsync, health));
+        group.MapPost("/v1/responses", Working(app.Services.GetRequiredService<ResponsesEndpoint>().AnswerAsync, health));
         group.MapGet("/v1/models", (HttpContext context) => models.ListAsync(context));
         // Names may have slashes, which clients write as they are or escaped; routing leaves these as they come.
         group.MapGet("/v1/models/{**name}", (HttpContext context, string name) => models.GetAsync(context, name.Replace("%2F", "/", StringComparison.OrdinalIgnoreCase)));
         group.MapPost("/tokenize", (HttpContext context) => models.TokenizeAsync(context));
         group.MapPost("/detokenize", (HttpContext context) => models.DetokenizeAsync(context));
         group.MapGet("/tokenizer_info", (HttpContext context) => models.TokenizerInfoAsync(context));
+        // As vLLM's clients and load balancers ask.
+        group.MapGet("/health", () => Results.StatusCode(health.Report().Serving ? StatusCodes.Status200OK : StatusCodes.Status503ServiceUnavailable));
+        group.MapMethods("/ping", ["GET", "POST"], () => Results.StatusCode(health.Report().Serving ? StatusCodes.Status200OK : StatusCodes.Status503ServiceUnavailable));
+        group.MapGet("/version", (HttpContext context) => ModelEndpoints.VersionAsync(context));
     }
 
     private static void Allow(CorsPolicyBuilder policy, IReadOnlyList<string> origins)

@@ -22,6 +22,8 @@ internal sealed class JsonFields
         }
     }
 
+    public bool Has(string name) => _left.ContainsKey(name);
+
     public JsonElement? Take(string name) => _left.Remove(name, out var value) ? value : null;
 
     public string? Text(string name) => Take(name) is { } value ? Text(value, _path + name) : null;
@@ -57,6 +59,15 @@ internal sealed class JsonFields
         if (Take(name) is not null) throw new InvalidFieldException(_path + name, reason);
     }
 
+    /// <summary>Takes fields that have no effect here, and refuses values of theirs that would be taken for an effect.</summary>
+    public void Skip(params IEnumerable<NeutralField> neutral)
+    {
+        foreach (var field in neutral)
+        {
+            if (Take(field.Name) is { } value && !field.Accepts(value)) throw Wrong(_path + field.Name, $"{field.Accepted} (all that it may be here, where it has no effect)", value);
+        }
+    }
+
     /// <summary>Refuses the first field that nobody took.</summary>
     public void End()
     {
@@ -72,7 +83,7 @@ internal sealed class JsonFields
     public static InvalidFieldException Wrong(string path, string expected, JsonElement value)
     {
         var shown = value.GetRawText();
-        if (shown.Length > 40) shown = shown[..40] + "…";
+        if (shown.Length > 40) shown = shown[..(char.IsHighSurrogate(shown[39]) ? 39 : 40)] + "…";
         return new InvalidFieldException(path, $"{expected} is needed, not {shown}");
     }
 }

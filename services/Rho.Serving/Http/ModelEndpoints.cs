@@ -4,7 +4,7 @@ using Rho.Serving.Models;
 
 namespace Rho.Serving.Http;
 
-/// <summary>/v1/models, /tokenize, /detokenize and /tokenizer_info.</summary>
+/// <summary>/v1/models, /tokenize, /detokenize, /tokenizer_info and /version.</summary>
 internal sealed class ModelEndpoints(ModelRegistry registry)
 {
     public Task ListAsync(HttpContext context) => JsonBody.WriteAsync(context, json =>
@@ -30,11 +30,23 @@ internal sealed class ModelEndpoints(ModelRegistry registry)
         var fields = new JsonFields(body.RootElement);
         using var use = registry.Use(fields.Text("model"));
         var model = use.Model;
-        var text = fields.Text("prompt") ?? throw new InvalidFieldException("prompt", "it is missing");
-        var addSpecialTokens = fields.Flag("add_special_tokens") ?? true;
         var withTexts = fields.Flag("return_token_strs") ?? false;
+        int[] tokens;
+        if (fields.Text("prompt") is { } text)
+        {
+            tokens = model.Tokenizer.Encode(text, fields.Flag("add_special_tokens") ?? true);
+        }
+        else if (fields.Has("messages"))
+        {
+            var chat = ChatPrompt.Read(fields, ToolFields.Read(fields, model, nested: true));
+            tokens = model.Tokenizer.Encode(chat.Render(model), chat.AddSpecialTokens);
+        }
+        else
+        {
+            throw new InvalidFieldException("prompt", "it is missing; a text, or messages instead, is needed");
+        }
+
         fields.End();
-        var tokens = model.Tokenizer.Encode(text, addSpecialTokens);
         await JsonBody.WriteAsync(context, json =>
         {
             json.WriteStartObject();
@@ -46,7 +58,7 @@ internal sealed class ModelEndpoints(ModelRegistry registry)
             if (withTexts)
             {
                 json.WriteStartArray("token_strs");
-                foreach (var token in tokens) json.WriteStringValue(model.TokenText(token));
+                foreach (var token in tokens) json.WriteStringValue(model.Tokenizer.IdToToken(token));
                 json.WriteEndArray();
             }
 
@@ -101,6 +113,14 @@ internal sealed class ModelEndpoints(ModelRegistry registry)
             json.WriteEndObject();
         });
     }
+
+    /// <summary>The program's version.</summary>
+    public static Task VersionAsync(HttpContext context) => JsonBody.WriteAsync(context, json =>
+    {
+        json.WriteStartObject();
+        json.WriteString("version", typeof(ModelEndpoints).Assembly.GetName().Version!.ToString(3));
+        json.WriteEndObject();
+    });
 
     private static void Write(Utf8JsonWriter json, ServedModel model)
     {

@@ -30,13 +30,6 @@ internal static partial class OpenAiErrors
 
     public static void Write(Utf8JsonWriter json, Exception exception)
     {
-        var type = ErrorStatus.ToHttp(exception) switch
-        {
-            StatusCodes.Status429TooManyRequests => "rate_limit_error",
-            StatusCodes.Status404NotFound => "not_found_error",
-            < StatusCodes.Status500InternalServerError => "invalid_request_error",
-            _ => "server_error",
-        };
         var parameter = exception switch
         {
             InvalidFieldException field => field.Field,
@@ -44,7 +37,7 @@ internal static partial class OpenAiErrors
             ContextLengthException => "prompt",
             _ => null,
         };
-        Write(json, ErrorStatus.ToMessage(exception), type, parameter, exception switch
+        Write(json, ErrorStatus.ToMessage(exception), Type(exception), parameter, exception switch
         {
             ContextLengthException => "context_length_exceeded",
             NotFoundException => "model_not_found",
@@ -52,6 +45,15 @@ internal static partial class OpenAiErrors
             _ => null,
         });
     }
+
+    /// <summary>The kind of error, as OpenAI names it.</summary>
+    public static string Type(Exception exception) => ErrorStatus.ToHttp(exception) switch
+    {
+        StatusCodes.Status429TooManyRequests => "rate_limit_error",
+        StatusCodes.Status404NotFound => "not_found_error",
+        < StatusCodes.Status500InternalServerError => "invalid_request_error",
+        _ => "server_error",
+    };
 
     /// <summary>The answer to a path or method that the server does not have.</summary>
     public static void WriteUnrouted(Utf8JsonWriter json, HttpRequest request) =>

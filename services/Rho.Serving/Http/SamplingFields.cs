@@ -38,41 +38,61 @@ internal static class SamplingFields
         };
     }
 
-    /// <summary>response_format as OpenAI has it, or guided_json, guided_regex and guided_choice as vLLM has them; one at most.</summary>
+    /// <summary>response_format as OpenAI has it, or structured_outputs or guided_* as vLLM has them; one at most.</summary>
     private static TextConstraint? Constraint(JsonFields fields, ServedModel model)
     {
         var constraints = new List<TextConstraint?> { ResponseFormat(fields, model) };
-        if (fields.Take("guided_json") is { } schema)
-            constraints.Add(model.Constraints.JsonSchema(schema.ValueKind == JsonValueKind.String ? schema.GetString()! : schema.GetRawText(), "guided_json"));
-        if (fields.Text("guided_regex") is { } regex) constraints.Add(model.Constraints.Regex(regex, "guided_regex"));
-        if (fields.Many("guided_choice", JsonFields.Text) is { } choices)
-            constraints.Add(model.Constraints.Regex(string.Join('|', choices.Select(RegexEscape)), "guided_choice"));
+        constraints.AddRange(Guided(fields, model, "guided_", ""));
+        if (fields.Object("structured_outputs") is { } structured)
+        {
+            constraints.AddRange(Guided(structured, model, "", "structured_outputs."));
+            if (structured.Flag("json_object") ?? false) constraints.Add(model.Constraints.JsonObject("structured_outputs.json_object"));
+            structured.Refuse("grammar", "grammars are not supported: use json, regex or choice");
+            structured.Skip(NeutralFields.StructuredOutputs);
+            structured.End();
+        }
+
         var given = constraints.OfType<TextConstraint>().ToList();
         return given.Count <= 1 ? given.FirstOrDefault() : throw new InvalidFieldException("response_format", "more than one constraint is given; one is the most");
     }
 
-    private static TextConstraint? ResponseFormat(JsonFields fields, ServedModel model)
+    private static IEnumerable<TextConstraint> Guided(JsonFields fields, ServedModel model, string prefix, string path)
     {
-        if (fields.Object("response_format") is not { } format) return null;
+        if (fields.Take(prefix + "json") is { } schema)
+            yield return model.Constraints.JsonSchema(schema.ValueKind == JsonValueKind.String ? schema.GetString()! : schema.GetRawText(), $"{path}{prefix}json");
+        if (fields.Text(prefix + "regex") is { } regex) yield return model.Constraints.Regex(regex, $"{path}{prefix}regex");
+        if (fields.Many(prefix + "choice", JsonFields.Text) is not { } choices) yield break;
+        if (choices.Count == 0) throw new InvalidFieldException($"{path}{prefix}choice", "it is empty; at least one text is needed");
+        yield return model.Constraints.Regex(string.Join('|', choices.Select(RegexEscape)), $"{path}{prefix}choice");
+    }
+
+    private static TextConstraint? ResponseFormat(JsonFields fields, ServedModel model) =>
+        fields.Object("response_format") is { } format ? Format(format, model, "response_format", nested: true) : null;
+
+    /// <summary>The form of an answer: text, json_object or json_schema.</summary>
+    /// <param name="nested">Whether the schema stands in a member "json_schema", as in chat completions; else beside "type", as in responses.</param>
+    public static TextConstraint? Format(JsonFields format, ServedModel model, string path, bool nested)
+    {
         TextConstraint? constraint = null;
         switch (format.Text("type"))
         {
             case "text":
                 break;
             case "json_object":
-                constraint = model.Constraints.JsonObject("response_format");
+                constraint = model.Constraints.JsonObject(path);
                 break;
             case "json_schema":
-                var named = format.Object("json_schema") ?? throw new InvalidFieldException("response_format.json_schema", "it is missing");
+                var named = nested ? format.Object("json_schema") ?? throw new InvalidFieldException($"{path}.json_schema", "it is missing") : format;
+                var place = nested ? $"{path}.json_schema.schema" : $"{path}.schema";
                 named.Text("name");
                 named.Text("description");
                 named.Flag("strict");
-                var schema = named.Take("schema") ?? throw new InvalidFieldException("response_format.json_schema.schema", "it is missing");
+                var schema = named.Take("schema") ?? throw new InvalidFieldException(place, "it is missing");
                 named.End();
-                constraint = model.Constraints.JsonSchema(schema.GetRawText(), "response_format.json_schema.schema");
+                constraint = model.Constraints.JsonSchema(schema.GetRawText(), place);
                 break;
             default:
-                throw new InvalidFieldException("response_format.type", "it is none of text, json_object, json_schema");
+                throw new InvalidFieldException($"{path}.type", "it is none of text, json_object, json_schema");
         }
 
         format.End();

@@ -1,4 +1,5 @@
 using System.Buffers;
+using System.Text;
 using System.Text.Json;
 using Microsoft.AspNetCore.Http;
 
@@ -10,9 +11,11 @@ internal sealed class ServerSentEvents(HttpContext context, TimeSpan patience)
     private readonly ArrayBufferWriter<byte> _buffer = new();
 
     /// <summary>Sends one JSON event; the first begins the response.</summary>
-    public async Task SendAsync(Action<Utf8JsonWriter> write)
+    /// <param name="name">The event's name; null for none.</param>
+    public async Task SendAsync(Action<Utf8JsonWriter> write, string? name = null)
     {
         _buffer.ResetWrittenCount();
+        if (name is not null) _buffer.Write(Encoding.UTF8.GetBytes($"event: {name}\n"));
         _buffer.Write("data: "u8);
         using (var json = new Utf8JsonWriter(_buffer, JsonBody.Options)) write(json);
         _buffer.Write("\n\n"u8);
@@ -21,19 +24,30 @@ internal sealed class ServerSentEvents(HttpContext context, TimeSpan patience)
 
     /// <summary>
     /// Sends a whole answer: its chunks, its usage where that is asked for, and the end. An answer that fails on the way ends with an
-    /// event that says why instead.
+    /// event that says why, and then without the end of the response (HTTP/1: no last chunk; HTTP/2: a reset stream), so that clients
+    /// that know no such event do not take it for whole either.
     /// </summary>
-    public async Task AnswerAsync(Func<Task> sendChunks, Action<Utf8JsonWriter>? usage)
-    {
-        try
+    public Task AnswerAsync(Func<Task> sendChunks, Action<Utf8JsonWriter>? usage) => AnswerAsync(
+        async () =>
         {
             await sendChunks();
             if (usage is not null) await SendAsync(usage);
             await EndAsync();
+        },
+        exception => SendAsync(json => OpenAiErrors.Write(json, exception)));
+
+    /// <summary>As the other; what says the end and why an answer failed is given.</summary>
+    public async Task AnswerAsync(Func<Task> sendAll, Func<Exception, Task> sendFailure)
+    {
+        try
+        {
+            await sendAll();
         }
         catch (Exception exception) when (context.Response.HasStarted && !context.RequestAborted.IsCancellationRequested)
         {
-            await SendAsync(json => OpenAiErrors.Write(json, exception));
+            await sendFailure(exception);
+            // What leaves an endpoint once its response has begun breaks the response off.
+            throw;
         }
     }
 

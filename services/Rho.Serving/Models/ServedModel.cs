@@ -1,5 +1,6 @@
 using System.Text;
 using System.Text.Json;
+using System.Text.Unicode;
 using Microsoft.Extensions.Logging;
 using Rho.Hosting;
 using Rho.Model;
@@ -85,8 +86,19 @@ public sealed class ServedModel
         }
     }
 
-    /// <summary>What a token reads as on its own; U+FFFD where it is no whole character.</summary>
-    public string TokenText(int id) => id < _tokenTexts.Length ? _tokenTexts[id] ??= Encoding.UTF8.GetString(TokenBytes(id).Span) : "";
+    /// <summary>What a token reads as on its own; its bytes, as "bytes:\xe2\x82", where they are no whole characters.</summary>
+    public string TokenText(int id)
+    {
+        return id < _tokenTexts.Length ? _tokenTexts[id] ??= Read(TokenBytes(id).Span) : "";
+
+        static string Read(ReadOnlySpan<byte> bytes)
+        {
+            if (Utf8.IsValid(bytes)) return Encoding.UTF8.GetString(bytes);
+            var text = new StringBuilder("bytes:");
+            foreach (var value in bytes) text.Append("\\x").Append(value.ToString("x2"));
+            return text.ToString();
+        }
+    }
 
     /// <summary>The token's bytes; none for ids beyond the tokenizer's.</summary>
     public ReadOnlyMemory<byte> TokenBytes(int id)

@@ -126,13 +126,13 @@ internal sealed class InferenceService(ModelRegistry registry, ServingOptions op
         {
             GenerateRequest.PromptOneofCase.Text => Prompts.Encode(model, request.Text, addSpecialTokens: true, client),
             GenerateRequest.PromptOneofCase.Tokens => request.Tokens.Ids,
-            GenerateRequest.PromptOneofCase.Chat => Prompts.EncodeChat(
-                model, template => template.Render([.. request.Chat.Messages.Select(message => new Jinja.ChatMessage(message.Role, message.Content))], addGenerationPrompt: true), client),
+            GenerateRequest.PromptOneofCase.Chat => Prompts.Encode(model, Render(model, request.Chat), addSpecialTokens: false, client),
             _ => throw new InvalidFieldException("prompt", "none is given: set text, tokens or chat"),
         };
         return (model, model.Engine.Submit(new GenerationRequest
         {
             Prompt = prompt,
+            ContinuesText = request.PromptCase != GenerateRequest.PromptOneofCase.Chat,
             Sampling = settings,
             PromptLogProbabilities = request.Echo ? settings.LogProbabilities ?? 0 : null,
             Priority = request.Priority,
@@ -160,6 +160,9 @@ internal sealed class InferenceService(ModelRegistry registry, ServingOptions op
             Client = client,
         }));
     }
+
+    private static string Render(ServedModel model, ChatMessages chat) => Prompts.Render(
+        model, template => template.Render([.. chat.Messages.Select(message => new Jinja.ChatMessage(message.Role, message.Content))], addGenerationPrompt: true));
 
     private static async Task<ScoreResponse> ToScores(ServedModel model, Generation generation, int index, int top, CancellationToken cancellation)
     {
@@ -234,7 +237,8 @@ internal sealed class InferenceService(ModelRegistry registry, ServingOptions op
 
     private void RefuseUnlessChangesAreAllowed()
     {
-        if (!options.AllowModelChanges) throw new RhoException("this server does not load or unload models on request; start it with model changes allowed");
+        if (!options.AllowModelChanges)
+            throw new RpcException(new Status(StatusCode.PermissionDenied, "this server does not load or unload models on request; start it with model changes allowed"));
     }
 
     private void RefuseWhileDraining()

@@ -18,7 +18,8 @@ assert.equal(whole.usage.completion_tokens, 12);
 assert.equal(whole.usage.total_tokens, whole.usage.prompt_tokens + 12);
 assert.equal(whole.choices[0].finish_reason, "length");
 assert.equal(whole.choices[0].logprobs.tokens.length, 12);
-assert.equal(whole.choices[0].logprobs.tokens.join(""), whole.choices[0].text);
+// Tokens that are parts of characters are named by their bytes.
+if (!whole.choices[0].logprobs.tokens.some(token => token.startsWith("bytes:"))) assert.equal(whole.choices[0].logprobs.tokens.join(""), whole.choices[0].text);
 
 let text = "", usage, finish;
 for await (const part of await client.completions.create({ model, prompt: "The quick", max_tokens: 12, temperature: 0, stream: true, stream_options: { include_usage: true } })) {
