@@ -104,6 +104,8 @@ public sealed partial class ProcessTests : IDisposable
     [InlineData(2, ", \"scope\": \"global_batch\"")]
     [InlineData(4, ", \"scope\": \"sequence\"")]
     [InlineData(2, ", \"ratio\": 0.4, \"backward\": \"filtered\", \"backward_halo\": 1")]
+    [InlineData(2, ", \"ratio\": 0.4, \"floor\": { \"weight\": 0.15, \"share\": 0.15 }")]
+    [InlineData(2, ", \"scope\": \"global_batch\", \"floor\": { \"weight\": 0.3, \"share\": 0.3 }")]
     [InlineData(2, ", \"scope\": \"global_batch\", \"selector\": { \"by\": \"divergence\" }")]
     public Task Run_SeveralRanks_EqualOneProcess(int ranks, string objective) => RanksEqualOneProcessAsync(ranks, objective);
 

@@ -39,6 +39,7 @@ internal sealed class StepRunner : IDisposable
     private readonly long _steps;
     private readonly int _corpora;
     private readonly ITokenSelector _selector;
+    private readonly RestFloor? _floor;
     private readonly ReferenceNeeds _needs;
     private readonly AllTokens _all = new();
     private readonly WordTable? _words;
@@ -50,6 +51,7 @@ internal sealed class StepRunner : IDisposable
         (_run, Model, _steps, _words, _ranks) = (run, model, steps, words, ranks);
         _corpora = run.Data.Corpora.Count;
         _selector = SelectorFactory.Create(run.Objective.Selector, run.Objective.Scope);
+        _floor = run.Objective.Floor is { } floor ? new RestFloor(floor.Weight, floor.Share) : null;
         _needs = SelectorFactory.Needs(run.Objective);
         Ratio = SelectorFactory.CreateRatio(run.Objective, steps);
         _reduction = new GradientReduction(ranks, model.Gradients, overlapped: ranks.Size > 1 && model.Gradients.device_type == DeviceType.CPU);
@@ -81,6 +83,7 @@ internal sealed class StepRunner : IDisposable
         var statistics = new SelectionStatistics();
         var byCorpus = new (long Candidates, long Selected)[_corpora];
         double lossSum = 0, weightSum = 0, balanceSum = 0, busiestSum = 0;
+        long trained = 0;
         string? problem = null;
         GradientComparison? comparison = null;
         for (var i = 0; i < batches.Count; i++)
@@ -90,8 +93,15 @@ internal sealed class StepRunner : IDisposable
             var probe = selective && chosen is null ? Probe(reference) : null;
             var losses = new float[batch.Tokens.Tokens.Length];
             var weights = new float[losses.Length];
+            var ranked = _floor is null ? weights : new float[losses.Length];
             var index = i;
-            TokenWeighting weighting = (current, output) => Weigh(step, index, batch, reference, current, probe, selective, ratio, chosen?[index], output);
+            TokenWeighting weighting = (current, output) =>
+            {
+                Weigh(step, index, batch, reference, current, probe, selective, ratio, chosen?[index], output);
+                if (_floor is null) return;
+                output.CopyTo(ranked);
+                AddFloor(step, batch, current, output);
+            };
             if (i == 0 && selective && ComparesGradients(step)) comparison = Model.CompareGradients(batch.Tokens, weighting, probe);
             var last = i == batches.Count - 1;
             if (last) _reduction.Begin();
@@ -101,8 +111,9 @@ internal sealed class StepRunner : IDisposable
             balanceSum += result.WeightSum * result.RouterBalance ?? 0;
             busiestSum += result.WeightSum * result.BusiestExpertShare ?? 0;
             if (!double.IsFinite(result.WeightedLossSum) || HasLostTarget(batch.Tokens, losses)) problem ??= $"the loss of {Place(batch, losses)} is not a number";
-            statistics = statistics.Add(SelectionStatistics.Measure(losses, reference?.Losses, weights));
-            Count(batch, losses, weights, byCorpus);
+            statistics = statistics.Add(SelectionStatistics.Measure(losses, reference?.Losses, ranked));
+            Count(batch, losses, ranked, byCorpus);
+            trained += weights.Count(weight => weight > 0);
             Observer?.Invoke(new SelectedBatch(step + 1, batch, losses, weights));
         }
 
@@ -113,6 +124,7 @@ internal sealed class StepRunner : IDisposable
             WeightSum = weightSum,
             Statistics = statistics,
             ByCorpus = byCorpus,
+            Trained = trained,
             BatchesWithoutReference = batches.Count(batch => batch.WithoutReference),
             RouterBalanceSum = balanceSum,
             BusiestExpertSum = busiestSum,
@@ -209,6 +221,18 @@ internal sealed class StepRunner : IDisposable
 
         CheckReference(batch, reference?.Losses, current);
         _selector.Select(losses, ratio, weights);
+    }
+
+    /// <summary>Draws follow from what a sequence is and from the step, not from the micro-batch or process that has it.</summary>
+    private void AddFloor(long step, PreparedBatch batch, ReadOnlySpan<float> current, Span<float> weights)
+    {
+        var length = batch.Tokens.Length;
+        for (var i = 0; i < batch.Origins.Length; i++)
+        {
+            var origin = batch.Origins[i];
+            var seed = Randomness.Derive((ulong)_run.Seed, 0xF1008, (ulong)step, (ulong)origin.Corpus, (ulong)origin.Shard, (ulong)origin.Sequence);
+            _floor!.Add(current.Slice(i * length, length), seed, weights.Slice(i * length, length));
+        }
     }
 
     private TokenLosses Losses(long step, int index, PreparedBatch batch, TokenScores? reference, ReadOnlySpan<float> current, TokenProbe? probe) => new()

@@ -191,6 +191,9 @@ public sealed record ObjectiveSection
     [Description("What tokens are ranked by; excess loss, as in the paper, where absent.")]
     public SelectorSection Selector { get; init; } = new();
 
+    [Description("Some of the tokens that are not selected, so that the model does not forget them; none where absent.")]
+    public FloorSection? Floor { get; init; }
+
     [Description("Steps at the start that train on all tokens.")]
     [Range(0, long.MaxValue)]
     public long ClmSteps { get; init; }
@@ -201,6 +204,18 @@ public sealed record ObjectiveSection
     [Description("Tokens before each selected one, of its document, whose rows a filtered backward takes too: nearer to the exact gradient, and dearer.")]
     [Range(0, 1 << 20)]
     public int BackwardHalo { get; init; }
+}
+
+[Description("Each token that is not selected is kept with probability share and then counts weight / share: the expected sum of losses is that of the selection plus weight times that of the rest, over share of the rest's rows (after NAT, arXiv 2603.06619). A token of a soft weight s below 1 counts as 1 - s of the rest.")]
+public sealed record FloorSection
+{
+    [Description("What the rest counts in expectation, the selected tokens counting 1.")]
+    [Range(0.0, 1.0, MinimumIsExclusive = true)]
+    public required double Weight { get; init; }
+
+    [Description("Share of the rest that is drawn, anew in each step.")]
+    [Range(0.0, 1.0, MinimumIsExclusive = true)]
+    public required double Share { get; init; }
 }
 
 public enum RatioScheduleKind
