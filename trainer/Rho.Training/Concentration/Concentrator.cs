@@ -64,7 +64,8 @@ public sealed record ConcentrationReport
 
 /// <summary>
 /// Writes what selection keeps of a corpus as "concentrated" data for other trainers: a corpus with the same tokens and documents, and in
-/// each shard a tensor loss_mask, U8 [sequences, length], 1 where the token's loss counts and 0 where it does not.
+/// each shard a tensor loss_mask, U8 [sequences, length], 1 where the token's loss counts and 0 where it does not. What a loss_mask of the
+/// corpus itself leaves out is no candidate.
 /// </summary>
 public static class Concentrator
 {
@@ -130,16 +131,16 @@ public static class Concentrator
             using var source = SafetensorsFile.Open(shard.Path);
             using var writer = SafetensorsWriter.Create(
                 Path.Combine(options.Output, data.Corpora[0].Shards[index].File),
-                source.Tensors.Values.Where(tensor => tensor.Name != "loss_mask").Select(tensor => (tensor.Name, tensor.Type, tensor.Shape)).Append(("loss_mask", ElementType.U8, [shard.Sequences, shard.Length])),
+                source.Tensors.Values.Where(tensor => tensor.Name != TokenShard.LossMask).Select(tensor => (tensor.Name, tensor.Type, tensor.Shape)).Append((TokenShard.LossMask, ElementType.U8, [shard.Sequences, shard.Length])),
                 source.Metadata);
-            foreach (var tensor in source.Tensors.Values.Where(tensor => tensor.Name != "loss_mask")) Copy(source, tensor, writer);
+            foreach (var tensor in source.Tensors.Values.Where(tensor => tensor.Name != TokenShard.LossMask)) Copy(source, tensor, writer);
             for (long first = 0; first < shard.Sequences; first += batch)
             {
                 cancellation.ThrowIfCancellationRequested();
                 var count = (int)Math.Min(batch, shard.Sequences - first);
                 var stretch = losses is null ? null : await losses.ReadAsync(count, cancellation);
                 var mask = Select(shard, first, count, stretch, Randomness.Derive((ulong)options.Seed, (ulong)index, (ulong)first), cancellation);
-                writer.Write("loss_mask", first * shard.Length, mask);
+                writer.Write(TokenShard.LossMask, first * shard.Length, mask);
                 progress?.Report(_done += mask.Length);
             }
 
@@ -171,6 +172,13 @@ public static class Concentrator
                 var sequences = Math.Min(options.Sequences, count - part);
                 var (start, length) = (part * shard.Length, sequences * shard.Length);
                 model.Score(tokens.AsSpan(start, length), sequences, shard.Length, documents.AsSpan(start, length), current.AsSpan(start, length), cancellation);
+            }
+
+            if (shard.HasLossMask)
+            {
+                var counts = shard.ReadLossMask(first, count);
+                for (var i = 0; i < size; i++)
+                    if (counts[i] == 0) current[i] = float.NaN;
             }
 
             var losses = new TokenLosses { Current = current, Reference = referenceLosses?.Losses, ReferenceEntropy = referenceLosses?.Entropies, Words = words is null ? default : words.Number(tokens), Length = shard.Length, Seed = seed };

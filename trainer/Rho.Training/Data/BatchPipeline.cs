@@ -156,6 +156,7 @@ internal sealed class BatchBuilder(int sequences, int length, bool documentsSeeE
     private readonly int[] _documents = new int[sequences * length];
     private readonly TokenScores? _reference = reference is null ? null : TokenScores.Room(sequences * length, reference.GivesEntropies, reference.TopK);
     private readonly SequenceOrigin[] _origins = new SequenceOrigin[sequences];
+    private bool[]? _masked;
     private bool _incomplete;
 
     public void Add(int slot, int corpus, LoadedStretch stretch, int place)
@@ -165,6 +166,7 @@ internal sealed class BatchBuilder(int sequences, int length, bool documentsSeeE
         stretch.Shard.Read(sequence, _tokens.AsSpan(target, length));
         stretch.Shard.ReadDocuments(sequence, _documents.AsSpan(target, length));
         _origins[slot] = new SequenceOrigin(corpus, stretch.Stretch.Shard, sequence);
+        if (stretch.Shard.HasLossMask) Mask(target, stretch.Shard.ReadLossMask(sequence, 1));
         if (stretch.Losses is not { } losses) return;
         if ((place + 1) * length > losses.Tokens)
         {
@@ -173,6 +175,12 @@ internal sealed class BatchBuilder(int sequences, int length, bool documentsSeeE
         }
 
         losses.CopyTo(place * length, length, _reference!, target);
+    }
+
+    private void Mask(int target, ReadOnlySpan<byte> counts)
+    {
+        _masked ??= new bool[_tokens.Length];
+        for (var i = 0; i < counts.Length; i++) _masked[target + i] |= counts[i] == 0;
     }
 
     public PreparedBatch Build(long[] taken)
@@ -189,6 +197,7 @@ internal sealed class BatchBuilder(int sequences, int length, bool documentsSeeE
         return new PreparedBatch
         {
             Tokens = new TokenBatch(_tokens, sequences, length, documents),
+            Masked = _masked,
             Origins = _origins,
             Reference = _incomplete ? null : _reference,
             WithoutReference = _incomplete,

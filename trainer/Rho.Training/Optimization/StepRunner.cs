@@ -95,8 +95,9 @@ internal sealed class StepRunner : IDisposable
             var weights = new float[losses.Length];
             var ranked = _floor is null ? weights : new float[losses.Length];
             var index = i;
-            TokenWeighting weighting = (current, output) =>
+            TokenWeighting weighting = (all, output) =>
             {
+                var current = batch.Mask(all.ToArray());
                 Weigh(step, index, batch, reference, current, probe, selective, ratio, chosen?[index], output);
                 if (_floor is null) return;
                 output.CopyTo(ranked);
@@ -111,6 +112,7 @@ internal sealed class StepRunner : IDisposable
             balanceSum += result.WeightSum * result.RouterBalance ?? 0;
             busiestSum += result.WeightSum * result.BusiestExpertShare ?? 0;
             if (!double.IsFinite(result.WeightedLossSum) || HasLostTarget(batch.Tokens, losses)) problem ??= $"the loss of {Place(batch, losses)} is not a number";
+            batch.Mask(losses);
             statistics = statistics.Add(SelectionStatistics.Measure(losses, reference?.Losses, ranked));
             Count(batch, losses, ranked, byCorpus);
             trained += weights.Count(weight => weight > 0);
@@ -158,6 +160,7 @@ internal sealed class StepRunner : IDisposable
         var losses = new float[batch.Tokens.Tokens.Length];
         var weights = new float[losses.Length];
         Model.Evaluate(batch.Tokens, losses, probe);
+        batch.Mask(losses);
         Weigh(step, 0, batch, reference, losses, probe, selective: true, Ratio.At(step), null, weights);
         return weights;
     }
@@ -277,6 +280,7 @@ internal sealed class StepRunner : IDisposable
             if (losses.Length > 0)
             {
                 Model.Evaluate(batch.Tokens, losses, probe);
+                batch.Mask(losses);
                 CheckReference(batch, compared, losses);
             }
 
