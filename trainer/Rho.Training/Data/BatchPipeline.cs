@@ -17,14 +17,16 @@ internal sealed class BatchPipeline : IDisposable
     private readonly int _sequences;
     private readonly int _rank;
     private readonly ulong _seed;
+    private readonly bool _cut;
     private readonly Handoff<PreparedBatch> _batches = new(BatchesAhead);
     private readonly CancellationTokenSource _stop;
     private readonly Task _work;
 
     /// <param name="consumed">Sequences already taken from each corpus, by all ranks.</param>
-    public BatchPipeline(TrainingData data, CombinedReference? reference, int sequences, int rank, ulong seed, ReadOnlySpan<long> consumed, CancellationToken cancellation)
+    /// <param name="cut">Whether micro-batches may be shorter than their sequences, where masks leave nothing to train on at their ends.</param>
+    public BatchPipeline(TrainingData data, CombinedReference? reference, int sequences, int rank, ulong seed, ReadOnlySpan<long> consumed, bool cut, CancellationToken cancellation)
     {
-        (_data, _reference, _sequences, _rank, _seed) = (data, reference, sequences, rank, seed);
+        (_data, _reference, _sequences, _rank, _seed, _cut) = (data, reference, sequences, rank, seed, cut);
         _stop = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
         var taken = consumed.ToArray();
         _work = Task.Run(() => RunAsync(taken, _stop.Token), CancellationToken.None);
@@ -74,7 +76,7 @@ internal sealed class BatchPipeline : IDisposable
         ShardLosses? losses = null;
         try
         {
-            var order = new CorpusOrder(_data.Corpora[corpus].Shards, Randomness.Derive(_seed, (ulong)corpus), _data.FirstStretchSequences, _data.StretchSequences);
+            var order = new CorpusOrder(_data.Corpora[corpus].Shards, Randomness.Derive(_seed, (ulong)corpus), _data.FirstStretchSequences, _data.StretchSequences, _data.Mask(corpus)?.Kept);
             foreach (var stretch in order.From(consumed))
             {
                 cancellation.ThrowIfCancellationRequested();
@@ -88,7 +90,7 @@ internal sealed class BatchPipeline : IDisposable
                         losses = new ShardLosses(_reference, shard, _data.DocumentsSeeEachOther, stretch.FirstSequence);
                     }
 
-                    loaded.Losses = await losses.ReadAsync(stretch.Permutation.Length, cancellation);
+                    loaded.Losses = await losses.ReadAsync(stretch.Count, cancellation);
                 }
 
                 await output.WriteAsync(loaded, cancellation);
@@ -111,7 +113,7 @@ internal sealed class BatchPipeline : IDisposable
         while (true)
         {
             // Ranks take the micro-batches of one order in turn; the state is that after all of them.
-            var builder = new BatchBuilder(_sequences, _data.Length, _data.DocumentsSeeEachOther, _reference);
+            var builder = new BatchBuilder(_data, _sequences, _reference, _cut);
             for (var rank = 0; rank < _data.Ranks; rank++)
             {
                 for (var slot = 0; slot < _sequences; slot++)
@@ -150,43 +152,41 @@ internal sealed class LoadedStretch(Stretch stretch, TokenShard shard)
 }
 
 /// <summary>Fills the arrays of one micro-batch.</summary>
-internal sealed class BatchBuilder(int sequences, int length, bool documentsSeeEachOther, CombinedReference? reference)
+/// <param name="cut">Whether it ends at the last position that counts in any of its sequences, where masks say so.</param>
+internal sealed class BatchBuilder(TrainingData data, int sequences, CombinedReference? reference, bool cut)
 {
-    private readonly int[] _tokens = new int[sequences * length];
-    private readonly int[] _documents = new int[sequences * length];
-    private readonly TokenScores? _reference = reference is null ? null : TokenScores.Room(sequences * length, reference.GivesEntropies, reference.TopK);
+    private readonly int _length = data.Length;
+    private readonly int[] _tokens = new int[sequences * data.Length];
+    private readonly int[] _documents = new int[sequences * data.Length];
+    private readonly TokenScores? _reference = reference is null ? null : TokenScores.Room(sequences * data.Length, reference.GivesEntropies, reference.TopK);
     private readonly SequenceOrigin[] _origins = new SequenceOrigin[sequences];
     private bool[]? _masked;
     private bool _incomplete;
 
     public void Add(int slot, int corpus, LoadedStretch stretch, int place)
     {
-        var target = slot * length;
+        var target = slot * _length;
         var sequence = stretch.Stretch.FirstSequence + place;
-        stretch.Shard.Read(sequence, _tokens.AsSpan(target, length));
-        stretch.Shard.ReadDocuments(sequence, _documents.AsSpan(target, length));
+        stretch.Shard.Read(sequence, _tokens.AsSpan(target, _length));
+        stretch.Shard.ReadDocuments(sequence, _documents.AsSpan(target, _length));
         _origins[slot] = new SequenceOrigin(corpus, stretch.Stretch.Shard, sequence);
         if (stretch.Shard.HasLossMask) Mask(target, stretch.Shard.ReadLossMask(sequence, 1));
+        if (data.Mask(corpus) is { } mask) Mask(target, mask.Read(stretch.Stretch.Shard, sequence));
         if (stretch.Losses is not { } losses) return;
-        if ((place + 1) * length > losses.Tokens)
+        if ((place + 1) * _length > losses.Tokens)
         {
             _incomplete = true;
             return;
         }
 
-        losses.CopyTo(place * length, length, _reference!, target);
-    }
-
-    private void Mask(int target, ReadOnlySpan<byte> counts)
-    {
-        _masked ??= new bool[_tokens.Length];
-        for (var i = 0; i < counts.Length; i++) _masked[target + i] |= counts[i] == 0;
+        losses.CopyTo(place * _length, _length, _reference!, target);
     }
 
     public PreparedBatch Build(long[] taken)
     {
-        var documents = _documents;
-        if (documentsSeeEachOther)
+        var length = cut && _masked is not null ? LastThatCounts() : _length;
+        var documents = Rows(_documents, length);
+        if (data.DocumentsSeeEachOther)
         {
             // Only padding matters then; most batches have none.
             var padded = documents.AsSpan().Contains(-1);
@@ -196,12 +196,42 @@ internal sealed class BatchBuilder(int sequences, int length, bool documentsSeeE
 
         return new PreparedBatch
         {
-            Tokens = new TokenBatch(_tokens, sequences, length, documents),
-            Masked = _masked,
+            Tokens = new TokenBatch(Rows(_tokens, length), sequences, length, documents),
+            Masked = _masked is null ? null : Rows(_masked, length),
             Origins = _origins,
-            Reference = _incomplete ? null : _reference,
+            Reference = _incomplete ? null : Rows(_reference, length),
             WithoutReference = _incomplete,
             Consumed = [.. taken],
         };
+    }
+
+    private void Mask(int target, ReadOnlySpan<byte> counts)
+    {
+        _masked ??= new bool[_tokens.Length];
+        for (var i = 0; i < counts.Length; i++) _masked[target + i] |= counts[i] == 0;
+    }
+
+    /// <summary>The least length that has all positions that count; no position sees one after it, so the others change nothing.</summary>
+    private int LastThatCounts()
+    {
+        var length = Math.Min(2, _length);
+        for (var slot = 0; slot < sequences; slot++) length = Math.Max(length, _masked.AsSpan(slot * _length, _length).LastIndexOf(false) + 1);
+        return length;
+    }
+
+    private T[] Rows<T>(T[] all, int length)
+    {
+        if (length == _length) return all;
+        var rows = new T[sequences * length];
+        for (var slot = 0; slot < sequences; slot++) all.AsSpan(slot * _length, length).CopyTo(rows.AsSpan(slot * length));
+        return rows;
+    }
+
+    private TokenScores? Rows(TokenScores? all, int length)
+    {
+        if (all is null || length == _length) return all;
+        var rows = TokenScores.Room(sequences * length, all.Entropies.Length > 0, all.TopK);
+        for (var slot = 0; slot < sequences; slot++) all.CopyTo(slot * _length, length, rows, slot * length);
+        return rows;
     }
 }

@@ -151,6 +151,13 @@ public sealed record CorpusSection
     [Description("Folder of the corpus.")]
     public required string Path { get; init; }
 
+    [Description("Folder with a mask of the corpus, as `rho concentrate --mask` writes it: only the tokens that it keeps are candidates, beside what a loss_mask of the shards leaves out, and positions after the last one in a micro-batch are cut off. With objective.kind clm all of them are trained on, and no reference is needed.")]
+    public string? Mask { get; init; }
+
+    [Description("Sequences of which the mask keeps fewer tokens are left out.")]
+    [Range(0, 1 << 24)]
+    public int MinimumSelected { get; init; } = 1;
+
     [Description("Share of the sequences taken from this corpus, relative to the others' weights; its number of sequences where no corpus has one, so that all are read evenly.")]
     [Range(0.0, 1e18, MinimumIsExclusive = true)]
     public double? Weight { get; init; }

@@ -109,7 +109,7 @@ internal static class RunFilePaths
             Output = output,
             Name = run.Name ?? Path.GetFileName(Path.TrimEndingDirectorySeparator(output)),
             Model = run.Model with { From = Maybe(run.Model.From), Tokenizer = Maybe(run.Model.Tokenizer) },
-            Data = run.Data with { Corpora = [.. run.Data.Corpora.Select(corpus => corpus with { Path = Full(corpus.Path) })] },
+            Data = run.Data with { Corpora = [.. run.Data.Corpora.Select(corpus => corpus with { Path = Full(corpus.Path), Mask = Maybe(corpus.Mask) })] },
             Reference = run.Reference with
             {
                 Sources = [.. run.Reference.Sources.Select(source => source with
