@@ -78,7 +78,7 @@ public class DataTests
 
     private static async Task<List<string>> Take(TrainingData data, int rank, int count)
     {
-        using var pipeline = new BatchPipeline(data, null, 3, rank, 1, [0], false, CancellationToken.None);
+        using var pipeline = new BatchPipeline(data, null, null, 3, rank, 1, [0], false, CancellationToken.None);
         return await Task.Run(() => Enumerable.Range(0, count).Select(_ =>
         {
             Assert.True(pipeline.Take(out var batch, CancellationToken.None));

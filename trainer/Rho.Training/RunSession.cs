@@ -86,7 +86,7 @@ internal sealed class RunSession : IAsyncDisposable
         using var activity = TrainingActivities.Start("training.run", _plan.Run.Name!, _progress.Step);
         _reporter.Publish(Started());
         var stuck = false;
-        using (var pipeline = new BatchPipeline(_plan.Data, _plan.Reference, _plan.Run.Batch.Sequences, _plan.Ranks.Rank, Randomness.Derive((ulong)_plan.Run.Seed, 0xDA7A), _progress.Consumed, MayCut(_plan.Run), stop))
+        using (var pipeline = new BatchPipeline(_plan.Data, _plan.Reference, _plan.History, _plan.Run.Batch.Sequences, _plan.Ranks.Rank, Randomness.Derive((ulong)_plan.Run.Seed, 0xDA7A), _progress.Consumed, MayCut(_plan.Run), stop))
         {
             var feed = new BatchFeed(pipeline, _plan, _reporter.Warn);
             try

@@ -25,7 +25,10 @@ public sealed record PreparedBatch
     /// </summary>
     public TokenScores? Reference { get; init; }
 
-    /// <summary>Whether the reference was away and reference.when_unavailable let this batch train on all tokens.</summary>
+    /// <summary>Losses of reference.history, [sequences * length]; null where the selector does not look at them.</summary>
+    public float[]? History { get; init; }
+
+    /// <summary>Whether the reference or the history was away and reference.when_unavailable let this batch train on all tokens.</summary>
     public bool WithoutReference { get; init; }
 
     /// <summary>Takes out the losses that do not count: they become NaN, as those of tokens without a target are. [sequences * length], changed</summary>

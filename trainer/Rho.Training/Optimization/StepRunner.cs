@@ -223,6 +223,7 @@ internal sealed class StepRunner : IDisposable
         }
 
         CheckReference(batch, reference?.Losses, current);
+        CheckHistory(batch, current);
         _selector.Select(losses, ratio, weights);
     }
 
@@ -242,6 +243,7 @@ internal sealed class StepRunner : IDisposable
     {
         Current = current,
         Reference = reference?.Losses,
+        History = batch.History,
         ReferenceEntropy = reference?.Entropies,
         Divergence = Divergences(reference, probe),
         Words = _words is null ? default : _words.Number(batch.Tokens.Tokens),
@@ -267,7 +269,7 @@ internal sealed class StepRunner : IDisposable
     /// </summary>
     private float[][] SelectGlobally(long step, IReadOnlyList<PreparedBatch> batches, TokenScores[]? references, double ratio)
     {
-        List<float> current = [], reference = [], entropy = [], divergence = [];
+        List<float> current = [], reference = [], history = [], entropy = [], divergence = [];
         List<int> words = [];
         var own = new int[batches.Count];
         for (var i = 0; i < batches.Count; i++)
@@ -282,11 +284,13 @@ internal sealed class StepRunner : IDisposable
                 Model.Evaluate(batch.Tokens, losses, probe);
                 batch.Mask(losses);
                 CheckReference(batch, compared, losses);
+                CheckHistory(batch, losses);
             }
 
             own[i] = current.Count + _ranks.Gather<int>([losses.Length]).Take(_ranks.Rank).Sum();
             current.AddRange(_ranks.Gather<float>(losses));
             reference.AddRange(_ranks.Gather<float>(compared));
+            if (_needs.History) history.AddRange(_ranks.Gather<float>(losses.Length > 0 ? batch.History! : []));
             if (_needs.Entropies) entropy.AddRange(_ranks.Gather<float>(losses.Length > 0 ? known!.Entropies : []));
             if (_needs.TopK > 0) divergence.AddRange(_ranks.Gather<float>(losses.Length > 0 ? Divergences(known, probe) : []));
             if (_words is not null) words.AddRange(_ranks.Gather<int>(losses.Length > 0 ? _words.Number(batch.Tokens.Tokens) : []));
@@ -298,6 +302,7 @@ internal sealed class StepRunner : IDisposable
             {
                 Current = current.ToArray(),
                 Reference = reference.ToArray(),
+                History = history.ToArray(),
                 ReferenceEntropy = entropy.ToArray(),
                 Divergence = divergence.ToArray(),
                 Words = words.ToArray(),
@@ -311,13 +316,22 @@ internal sealed class StepRunner : IDisposable
     private void CheckReference(PreparedBatch batch, float[]? reference, ReadOnlySpan<float> current)
     {
         if (!_needs.Reference) return;
-        if (reference is null) throw new InvalidOperationException("the step has no reference losses");
+        Check("reference", batch, reference ?? throw new InvalidOperationException("the step has no reference losses"), current);
+    }
+
+    private void CheckHistory(PreparedBatch batch, ReadOnlySpan<float> current)
+    {
+        if (_needs.History) Check("history", batch, batch.History ?? throw new InvalidOperationException("the step has no losses of the history"), current);
+    }
+
+    private void Check(string name, PreparedBatch batch, float[] known, ReadOnlySpan<float> current)
+    {
         for (var i = 0; i < current.Length; i++)
         {
-            if (float.IsNaN(current[i]) || !float.IsNaN(reference[i])) continue;
+            if (float.IsNaN(current[i]) || !float.IsNaN(known[i])) continue;
             var origin = batch.Origins[i / batch.Tokens.Length];
             throw new MismatchException(
-                $"the reference has no loss for token {i % batch.Tokens.Length} of sequence {origin.Sequence} in shard {origin.Shard} of {_run.Data.Corpora[origin.Corpus].Path}, which has a target: " +
+                $"the {name} has no loss for token {i % batch.Tokens.Length} of sequence {origin.Sequence} in shard {origin.Shard} of {_run.Data.Corpora[origin.Corpus].Path}, which has a target: " +
                 "it was scored with another document mask or from other text");
         }
     }

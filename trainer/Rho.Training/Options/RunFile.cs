@@ -2,6 +2,7 @@ using System.ComponentModel;
 using System.ComponentModel.DataAnnotations;
 using System.Text.Json;
 using Rho.Model;
+using Rho.Selection;
 using Rho.Torch;
 
 namespace Rho.Training;
@@ -291,6 +292,9 @@ public sealed record SelectorSection
     [Range(0.0, 1.0, MinimumIsExclusive = true)]
     public double? Ratio { get; init; }
 
+    [Description("Rank by the first's loss minus the second's, highest first, instead of `by`: two of current (the model in training), reference and history (reference.history). [\"current\", \"reference\"] is excess_loss; [\"history\", \"current\"] what was learnt since an earlier checkpoint; [\"history\", \"reference\"], with the base model as the history, needs no losses of the model in training.")]
+    public IReadOnlyList<LossSet>? ExcessOf { get; init; }
+
     [Description("Keep what all of these keep, instead of `by`.")]
     public IReadOnlyList<SelectorSection>? AllOf { get; init; }
 
@@ -309,6 +313,9 @@ public sealed record ReferenceSection
 {
     [Description("One reference, or several: their losses are combined as the loss of their mixture, -ln sum_i w_i exp(-loss_i).")]
     public IReadOnlyList<ReferenceSourceSection> Sources { get; init; } = [];
+
+    [Description("A third model whose losses excess_of looks at as history, such as a checkpoint of this run or another: score files, scorers or the checkpoint.")]
+    public ReferenceSourceSection? History { get; init; }
 
     [Description("Decay per step of a moving average of the trained weights that serves as the reference, such as 0.999; sources stay empty.")]
     [Range(0.0, 1.0, MinimumIsExclusive = true, MaximumIsExclusive = true)]
