@@ -354,5 +354,9 @@ public class StepTests
         var wsd = section with { Kind = ScheduleKind.Wsd, DecayShare = 0.2 };
         Assert.Equal(1, LearningRate.At(wsd, 79, 100), 12);
         Assert.Equal(0.55, LearningRate.At(wsd, 90, 100), 12);
+        // transformers.get_cosine_schedule_with_warmup's lambda with 10 warm-up steps: s / 10 up to the peak at step 10.
+        var fromZero = section with { Warmup = WarmupKind.FromZero };
+        Assert.Equal([0, 0.1, 0.5, 0.9, 1], new[] { 0, 1, 5, 9, 10 }.Select(step => LearningRate.At(fromZero, step, 110)));
+        Assert.Equal(LearningRate.At(section, 60, 110), LearningRate.At(fromZero, 60, 110));
     }
 }

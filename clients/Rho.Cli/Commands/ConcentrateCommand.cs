@@ -20,12 +20,13 @@ internal static class ConcentrateCommand
         var ratio = new Option<double>("--ratio") { Description = "Share of the tokens to keep", HelpName = "K", DefaultValueFactory = _ => 0.6 };
         var scope = new Option<string>("--scope") { Description = "What is ranked together: sequence, batch (8 sequences) or shard", DefaultValueFactory = _ => "batch" };
         scope.AcceptOnlyFromAmong("sequence", "batch", "shard");
+        var dtype = ComputeTypeOption.Create();
         var mask = new Option<bool>("--mask") { Description = "Write the masks alone, which a run reads as data.corpora[].mask: it then needs no reference" };
         var command = new ExampleCommand(
             "concentrate", "Write a corpus again with a tensor loss_mask per shard: 1 where a token's excess loss is among the highest.",
             "rho concentrate --corpus corpus --model base --scores scores --out concentrated",
             "rho concentrate --corpus corpus --model base --scorer localhost:5001 --ratio 0.7 --out concentrated",
-            "rho concentrate --corpus corpus --model-scores base-scores --scores scores --scope shard --mask --out mask") { corpus, model, modelScores, scores, scorer, output, ratio, scope, mask };
+            "rho concentrate --corpus corpus --model-scores base-scores --scores scores --scope shard --mask --out mask") { corpus, model, modelScores, scores, scorer, output, ratio, scope, dtype, mask };
         command.Validators.Add(result =>
         {
             if (result.GetValue(model) is null == result.GetValue(modelScores) is null) result.AddError("name where current losses come from: --model or --model-scores");
@@ -44,6 +45,7 @@ internal static class ConcentrateCommand
                 Reference = new ReferenceSection { Sources = [source] },
                 Objective = new ObjectiveSection { Kind = ObjectiveKind.Slm, Ratio = result.GetValue(ratio), Scope = Scope(result.GetValue(scope)!) },
             };
+            if (options.Model is { } checkpoint) options = options with { Compute = ComputeTypeOption.Read(result, dtype, [checkpoint]) };
             var total = Corpus.Open(options.Corpus).Tokens;
             using var progress = new ProgressLine("concentrating", "tokens");
             var report = await Concentrator.RunAsync(options, new InlineProgress<long>(done => progress.Report(done, total)), cancellation);

@@ -78,6 +78,17 @@ public sealed record RunFile
     /// <exception cref="RhoException">The text is wrong; the message names each field at fault.</exception>
     public static RunFile Parse(string json, string baseDirectory, string source = "run file") => RunFileReader.Parse(json, baseDirectory, source);
 
+    /// <summary>The run that a checkpoint or final model lies in the folder of; null where it lies elsewhere.</summary>
+    /// <param name="checkpoint">Folder of a model, such as slm/final or slm/checkpoints/step-00001000.</param>
+    /// <exception cref="RhoException">The run's file cannot be read or is wrong.</exception>
+    public static RunFile? OfCheckpoint(string checkpoint)
+    {
+        var parent = Path.GetDirectoryName(Path.TrimEndingDirectorySeparator(Path.GetFullPath(checkpoint)));
+        foreach (var folder in new[] { parent, Path.GetDirectoryName(parent) })
+            if (folder is not null && Path.Combine(folder, RunFolder.RunFileName) is var path && File.Exists(path)) return Load(path);
+        return null;
+    }
+
     /// <summary>The file's text with all defaults written out.</summary>
     public string ToJson() => JsonSerializer.Serialize(this, RunFileReader.Json) + "\n";
 }
@@ -412,6 +423,12 @@ public enum ScheduleKind
     Wsd,
 }
 
+public enum WarmupKind
+{
+    FromOne,
+    FromZero,
+}
+
 public sealed record ScheduleSection
 {
     [Description("After warm-up: cosine or linear to final_ratio; constant; wsd: constant, then linear to final_ratio over the last decay_share of the run.")]
@@ -424,6 +441,9 @@ public sealed record ScheduleSection
     [Description("Steps of linear warm-up; 2000, or 5% of the run where that is less, where absent.")]
     [Range(0, long.MaxValue)]
     public long? WarmupSteps { get; init; }
+
+    [Description("from_one: step s of W, from 0 on, has (s + 1) / W of the highest learning rate, so that the first step learns. from_zero: s / W, as Hugging Face's schedulers do.")]
+    public WarmupKind Warmup { get; init; }
 
     [Description("Last learning rate as a share of the highest.")]
     [Range(0.0, 1.0)]
