@@ -121,6 +121,31 @@ public sealed class HistoryTests : IDisposable
     public void RunFile_ExcessOfWithoutWhatItNeeds_IsRefused(string excessOf, string reference, string expected) =>
         Assert.Contains(expected, Assert.ThrowsAny<RhoException>(() => _world.Run("out", "corpus", $"{Objective(excessOf)} \"reference\": {{ {reference} }},")).Message, StringComparison.Ordinal);
 
+    /// <summary>What is there already is kept; scores.json comes last.</summary>
+    [Fact]
+    public async Task CheckpointScoring_WritesWhatARunReads_AndGoesOnWhereItWas()
+    {
+        var checkpoint = _world.Checkpoint("earlier", 5);
+        var expected = Scores(_world.Scores("expected", _corpus, checkpoint));
+        var format = new ScoreFormat(LossEncoding.F32, Entropy: true, TopK: 3);
+        var compute = new ComputeSection { Device = "cpu", Precision = ComputePrecision.Float32 };
+        Task<Client.ScoresDescription> ScoreAsync(string model) => CheckpointScoring.RunAsync(Corpus.Open(_corpus), model, _world.At("scores"), format, compute).WaitAsync(World.Patience);
+        var description = await ScoreAsync(checkpoint);
+        foreach (var (sequence, losses) in Scores(_world.At("scores"))) Assert.All(losses.Zip(expected[sequence]), pair => Assert.Equal(pair.Second, pair.First, 1e-4f));
+
+        var (kept, lost) = (_world.At("scores/shard-00000.safetensors"), _world.At("scores/shard-00001.safetensors"));
+        var (before, bytes) = (File.GetLastWriteTimeUtc(kept), File.ReadAllBytes(lost));
+        File.Delete(lost);
+        File.Delete(_world.At($"scores/{Client.ScoresDescription.FileName}"));
+        Assert.Equal(description.Reference, (await ScoreAsync(checkpoint)).Reference);
+        Assert.Equal(before, File.GetLastWriteTimeUtc(kept));
+        Assert.Equal(bytes, File.ReadAllBytes(lost));
+        Assert.Contains("choose another folder", (await Assert.ThrowsAnyAsync<MismatchException>(() => ScoreAsync(_world.Checkpoint("another", 6)))).Message, StringComparison.Ordinal);
+
+        var run = _world.Run("out", _corpus, $$"""{{Objective("[\"history\", \"current\"]")}} "reference": { "history": { "scores": "{{_world.At("scores")}}" } },""", steps: 2);
+        Assert.Equal(RunState.Finished, (await World.RunAsync(TrainingRun.Start(run))).State);
+    }
+
     [Fact]
     public async Task Run_HistoryOfAnotherCorpus_IsRefusedByItsField()
     {
