@@ -78,11 +78,64 @@ public sealed record ScoresDescription
         }
     }
 
-    internal void Save(string directory)
+    /// <summary>What a folder with scores of a corpus is to say.</summary>
+    public static ScoresDescription Of(Corpus corpus, string reference, ScoreFormat format) => new()
+    {
+        Reference = reference,
+        TokenizerFingerprint = corpus.TokenizerFingerprint,
+        Encoding = LossCodec.Name(format.Encoding),
+        Entropy = format.Entropy,
+        TopK = format.TopK,
+        SequenceLength = corpus.SequenceLength,
+        DocumentsSeeEachOther = corpus.DocumentsSeeEachOther,
+        Sequences = corpus.Sequences,
+        Shards = [.. corpus.Shards.Select(shard => new ScoresEntry(shard.File, shard.File, shard.Sequences, shard.Sha256))],
+    };
+
+    /// <summary>Starts the file of a shard's scores.</summary>
+    public ScoreFileWriter CreateFile(string directory, int index, TokenShard shard)
+    {
+        var metadata = new Dictionary<string, string>(StringComparer.Ordinal) { ["documents_see_each_other"] = Text(DocumentsSeeEachOther) };
+        return ScoreFile.Create(Path.Combine(directory, Shards[index].File), Reference, shard.Sha256, LossCodec.Parse(Encoding), shard.Sequences, shard.Length, metadata, Entropy, TopK);
+    }
+
+    /// <summary>Shards without a file in a folder yet. A file of something else is an error: it is somebody's work.</summary>
+    /// <exception cref="MismatchException">The folder holds scores of another reference or corpus.</exception>
+    public IReadOnlyList<int> Missing(string directory)
+    {
+        var missing = new List<int>();
+        for (var i = 0; i < Shards.Count; i++)
+        {
+            var entry = Shards[i];
+            var path = Path.Combine(directory, entry.File);
+            if (!File.Exists(path))
+            {
+                missing.Add(i);
+                continue;
+            }
+
+            using var scores = ScoreFile.Open(path);
+            var other = scores.ReferenceFingerprint != Reference ? $"of reference {scores.ReferenceFingerprint}, not {Reference}"
+                : scores.ShardSha256 != entry.ShardSha256 ? "of another token shard"
+                : LossCodec.Name(scores.Encoding) != Encoding ? $"in encoding {LossCodec.Name(scores.Encoding)}, not {Encoding}"
+                : scores.Metadata.GetValueOrDefault("documents_see_each_other") != Text(DocumentsSeeEachOther) ? "made with another document mask"
+                : scores.HasEntropies != Entropy ? (Entropy ? "without entropies" : "with entropies")
+                : scores.TopK != TopK ? $"with the {scores.TopK} most likely tokens, not {TopK}"
+                : null;
+            if (other is not null) throw new MismatchException($"{path}: it holds scores {other}; choose another folder, or delete it");
+        }
+
+        return missing;
+    }
+
+    /// <summary>Writes scores.json, when all files are there.</summary>
+    public void Save(string directory)
     {
         AtomicFile.WriteText(Path.Combine(directory, FileName), JsonSerializer.Serialize(this, Json) + "\n");
         AtomicFile.FlushDirectory(directory);
     }
+
+    private static string Text(bool value) => value ? "true" : "false";
 }
 
 /// <summary>Scores whole corpora over all scorers of a client into a folder of score files.</summary>
@@ -108,20 +161,9 @@ public static class CorpusScoring
                 + "build the corpus with the reference's tokenizer");
         }
 
-        var description = new ScoresDescription
-        {
-            Reference = reference.Fingerprint,
-            TokenizerFingerprint = reference.TokenizerFingerprint,
-            Encoding = LossCodec.Name(client.Encoding),
-            Entropy = client.Entropy,
-            TopK = client.TopK,
-            SequenceLength = corpus.SequenceLength,
-            DocumentsSeeEachOther = corpus.DocumentsSeeEachOther,
-            Sequences = corpus.Sequences,
-            Shards = [.. corpus.Shards.Select(shard => new ScoresEntry(shard.File, shard.File, shard.Sequences, shard.Sha256))],
-        };
+        var description = ScoresDescription.Of(corpus, reference.Fingerprint, new ScoreFormat(client.Encoding, client.Entropy, client.TopK));
         Directory.CreateDirectory(directory);
-        var missing = Missing(corpus, description, directory);
+        var missing = description.Missing(directory);
         if (streams == 0) streams = 2 * await client.CountScorersAsync(cancellation).ConfigureAwait(false);
 
         var meter = new Meter(corpus, missing, progress);
@@ -136,7 +178,7 @@ public static class CorpusScoring
                 await Parallel.ForEachAsync(parts, new ParallelOptions { MaxDegreeOfParallelism = streams, CancellationToken = cancellation }, async (part, token) =>
                 {
                     var shard = files.GetOrAdd(part.Shard, index => new Lazy<ShardInWork>(() =>
-                        new ShardInWork(corpus, index, client, description, directory, parts.Count(other => other.Shard == index)))).Value;
+                        new ShardInWork(corpus, index, description, directory, parts.Count(other => other.Shard == index)))).Value;
                     await foreach (var block in client.ScoreShardEncodedAsync(shard.Tokens, corpus.DocumentsSeeEachOther, part.First, part.End, token).ConfigureAwait(false))
                     {
                         shard.File.Write(block.FirstSequence, block.Scores);
@@ -164,39 +206,11 @@ public static class CorpusScoring
         return description;
     }
 
-    /// <summary>Shards without a file yet. A file of something else is an error: it is somebody's work.</summary>
-    private static List<int> Missing(Corpus corpus, ScoresDescription description, string directory)
-    {
-        var missing = new List<int>();
-        for (var i = 0; i < corpus.Shards.Count; i++)
-        {
-            var entry = description.Shards[i];
-            var path = Path.Combine(directory, entry.File);
-            if (!File.Exists(path))
-            {
-                missing.Add(i);
-                continue;
-            }
-
-            using var scores = ScoreFile.Open(path);
-            var other = scores.ReferenceFingerprint != description.Reference ? $"of reference {scores.ReferenceFingerprint}, not {description.Reference}"
-                : scores.ShardSha256 != entry.ShardSha256 ? "of another token shard"
-                : LossCodec.Name(scores.Encoding) != description.Encoding ? $"in encoding {LossCodec.Name(scores.Encoding)}, not {description.Encoding}"
-                : scores.Metadata.GetValueOrDefault("documents_see_each_other") != Text(description.DocumentsSeeEachOther) ? "made with another document mask"
-                : scores.HasEntropies != description.Entropy ? (description.Entropy ? "without entropies" : "with entropies")
-                : scores.TopK != description.TopK ? $"with the {scores.TopK} most likely tokens, not {description.TopK}"
-                : null;
-            if (other is not null) throw new MismatchException($"{path}: it holds scores {other}; choose another folder, or delete it");
-        }
-
-        return missing;
-    }
-
     /// <summary>
     /// Whole shards where there are many; otherwise parts of them that scorers lease on their own, so that all streams have work to
     /// the end. A scorer that meets a shard asks for all of it once, and for no more than a part's tokens from then on.
     /// </summary>
-    private static List<Part> Parts(Corpus corpus, List<int> missing, int streams, long segment)
+    private static List<Part> Parts(Corpus corpus, IReadOnlyList<int> missing, int streams, long segment)
     {
         const int partsPerStream = 4;
         var perShard = missing.Count == 0 ? 1 : (partsPerStream * streams + missing.Count - 1) / missing.Count;
@@ -214,8 +228,6 @@ public static class CorpusScoring
         return parts;
     }
 
-    private static string Text(bool value) => value ? "true" : "false";
-
     private sealed record Part(int Shard, long First, long End);
 
     /// <summary>A shard some parts of which are in work, and its file of losses, which appears with the last part.</summary>
@@ -223,15 +235,13 @@ public static class CorpusScoring
     {
         private int _partsLeft;
 
-        public ShardInWork(Corpus corpus, int index, ScorerClient client, ScoresDescription description, string directory, int parts)
+        public ShardInWork(Corpus corpus, int index, ScoresDescription description, string directory, int parts)
         {
             _partsLeft = parts;
             Tokens = corpus.OpenShard(index);
             try
             {
-                var metadata = new Dictionary<string, string>(StringComparer.Ordinal) { ["documents_see_each_other"] = Text(description.DocumentsSeeEachOther) };
-                File = ScoreFile.Create(
-                    Path.Combine(directory, description.Shards[index].File), description.Reference, Tokens.Sha256, client.Encoding, Tokens.Sequences, Tokens.Length, metadata, description.Entropy, description.TopK);
+                File = description.CreateFile(directory, index, Tokens);
             }
             catch
             {
@@ -261,7 +271,7 @@ public static class CorpusScoring
     }
 
     /// <summary>Counts tokens and reports them at intervals.</summary>
-    private sealed class Meter(Corpus corpus, List<int> missing, IProgress<CorpusScoringProgress>? progress)
+    private sealed class Meter(Corpus corpus, IReadOnlyList<int> missing, IProgress<CorpusScoringProgress>? progress)
     {
         private readonly Queue<(long At, long Tokens)> _recent = new();
         private readonly long _total = corpus.Sequences * corpus.SequenceLength;

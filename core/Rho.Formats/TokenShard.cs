@@ -14,12 +14,15 @@ public readonly record struct Piece(long Sequence, int Start, int Length, long D
 /// <summary>
 /// A file of token sequences of equal length: tensor <c>tokens</c>, U16 or U32 [sequences, length], and tensor <c>documents</c>, I64
 /// [pieces, 4], whose rows (sequence, start, length, document) are ordered by sequence and start and do not overlap. Without
-/// <c>documents</c>, as other programs may write it, each sequence is one document and there is no padding. Read-only and safe to use
-/// from several threads.
+/// <c>documents</c>, as other programs may write it, each sequence is one document and there is no padding. A tensor <c>loss_mask</c>, U8 or
+/// BOOL [sequences, length], may say which tokens' losses count: 0 where one does not. Read-only and safe to use from several threads.
 /// </summary>
 public sealed class TokenShard : IDisposable
 {
     internal const string Format = "rho.tokens.v1";
+
+    /// <summary>Name of the tensor with the loss mask.</summary>
+    public const string LossMask = "loss_mask";
 
     /// <summary>Small enough that the arrays for it are not of the large kind, which are collected late.</summary>
     private const int StepElements = 1 << 15;
@@ -52,6 +55,9 @@ public sealed class TokenShard : IDisposable
     /// <summary>Tokens of each sequence.</summary>
     public int Length { get; }
 
+    /// <summary>Whether the shard says which tokens' losses count.</summary>
+    public bool HasLossMask => _file.Tensors.ContainsKey(LossMask);
+
     /// <summary>
     /// The shard's identity, 64 lower-case hexadecimal digits: SHA-256 over the ASCII line <c>"TYPE SEQUENCES LENGTH\n"</c> (such as
     /// "U16 8192 512\n") and the tokens' bytes as stored, little-endian. Computed once, when first asked for. In Python:
@@ -78,6 +84,8 @@ public sealed class TokenShard : IDisposable
                 throw new RhoException($"{path}: not a token shard: tensor {tokens} is to be U16 or U32 [sequences, length] with a length from 1 to {1 << 24}");
             var shard = new TokenShard(file, tokens);
             if (shard._hasPieces) shard.CheckPieces(file.Tensor("documents"));
+            if (shard.HasLossMask && file.Tensor(LossMask) is var mask && (mask.Type is not (ElementType.U8 or ElementType.Bool) || !mask.Shape.AsSpan().SequenceEqual(tokens.Shape)))
+                throw new RhoException($"{path}: not a token shard: tensor {mask} is to be U8 or BOOL of the shape of {tokens}");
             return shard;
         }
         catch
@@ -197,6 +205,16 @@ public sealed class TokenShard : IDisposable
             documentOf.Slice((int)(piece.Sequence - firstSequence) * Length + piece.Start, piece.Length).Fill(number);
             last = piece;
         }
+    }
+
+    /// <summary>The loss mask of whole sequences, [count * Length]: 0 where a token's loss does not count; of a shard that has one.</summary>
+    /// <exception cref="RhoException">The shard has none.</exception>
+    public ReadOnlySpan<byte> ReadLossMask(long firstSequence, int count)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegative(firstSequence);
+        ArgumentOutOfRangeException.ThrowIfNegative(count);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(count, Sequences - firstSequence);
+        return _file.Bytes(LossMask, firstSequence * Length, checked(count * Length));
     }
 
     public void Dispose() => _file.Dispose();

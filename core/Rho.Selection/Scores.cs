@@ -11,6 +11,47 @@ public sealed class ExcessLoss : ITokenScore
     }
 }
 
+/// <summary>Whose losses a difference is taken of.</summary>
+public enum LossSet
+{
+    /// <summary>The model in training.</summary>
+    Current,
+    /// <summary>The reference.</summary>
+    Reference,
+    /// <summary>A third model, such as an earlier checkpoint.</summary>
+    History,
+}
+
+/// <summary>
+/// One model's losses minus another's. <see cref="ExcessLoss"/> is that of the current ones and the reference's; the history's minus the
+/// current ones is what was learnt since, and with the base's losses as the history its minus the reference's needs no model in training.
+/// </summary>
+public sealed class LossDifference(LossSet first, LossSet second) : ITokenScore
+{
+    public LossKinds Needs => Kind(first) | Kind(second);
+
+    public void Score(in TokenLosses batch, Span<float> scores)
+    {
+        var minuend = Of(batch, first);
+        var subtrahend = Of(batch, second);
+        for (var i = 0; i < scores.Length; i++) scores[i] = minuend[i] - subtrahend[i];
+    }
+
+    private static LossKinds Kind(LossSet set) => set switch
+    {
+        LossSet.Reference => LossKinds.Reference,
+        LossSet.History => LossKinds.History,
+        _ => LossKinds.None,
+    };
+
+    private static ReadOnlySpan<float> Of(in TokenLosses batch, LossSet set) => set switch
+    {
+        LossSet.Reference => batch.Reference,
+        LossSet.History => batch.History,
+        _ => batch.Current,
+    };
+}
+
 /// <summary>The reference's loss alone; what it finds unlikely goes first (Rho-1, section 3.4, self-reference with L_RM).</summary>
 public sealed class ReferenceLoss : ITokenScore
 {

@@ -13,6 +13,8 @@ public enum LossKinds
     Divergence = 4,
     /// <summary>Which tokens make up a word.</summary>
     Words = 8,
+    /// <summary>Losses of a third model, such as an earlier checkpoint.</summary>
+    History = 16,
 }
 
 /// <summary>
@@ -26,6 +28,9 @@ public readonly ref struct TokenLosses
 
     /// <summary>Losses of the reference; empty if not needed. NaN means no candidate for criteria that look at it.</summary>
     public ReadOnlySpan<float> Reference { get; init; }
+
+    /// <summary>Losses of a third model, such as an earlier checkpoint; empty if not needed.</summary>
+    public ReadOnlySpan<float> History { get; init; }
 
     /// <summary>Entropies of the reference's predictions in nats; empty if not needed.</summary>
     public ReadOnlySpan<float> ReferenceEntropy { get; init; }
@@ -49,6 +54,7 @@ public readonly ref struct TokenLosses
     {
         Current = Slice(Current, index),
         Reference = Slice(Reference, index),
+        History = Slice(History, index),
         ReferenceEntropy = Slice(ReferenceEntropy, index),
         Divergence = Slice(Divergence, index),
         Words = Words.IsEmpty ? Words : Words.Slice(index * Length, Length),

@@ -85,6 +85,36 @@ public sealed class TokenShardTests : IDisposable
     }
 
     [Theory]
+    [InlineData(ElementType.U8)]
+    [InlineData(ElementType.Bool)]
+    public void ReadLossMask_ReadsSequences(ElementType type)
+    {
+        WriteMasked(type, [2, 3]);
+        using var shard = TokenShard.Open(_folder["s"]);
+        Assert.True(shard.HasLossMask);
+        Assert.Equal([0, 1, 1], shard.ReadLossMask(1, 1).ToArray());
+        Assert.Equal([1, 0, 1, 0, 1, 1], shard.ReadLossMask(0, 2).ToArray());
+    }
+
+    [Theory]
+    [InlineData(ElementType.I8, 2, 3)]
+    [InlineData(ElementType.U8, 3, 2)]
+    [InlineData(ElementType.U8, 6, 1)]
+    public void Open_LossMaskOfAnotherTypeOrShape_SaysSo(ElementType type, long rows, long columns)
+    {
+        WriteMasked(type, [rows, columns]);
+        Assert.Contains("loss_mask", Assert.Throws<RhoException>(() => TokenShard.Open(_folder["s"])).Message, StringComparison.Ordinal);
+    }
+
+    private void WriteMasked(ElementType type, long[] shape)
+    {
+        using var writer = SafetensorsWriter.Create(_folder["s"], [("tokens", ElementType.U16, [2, 3]), ("loss_mask", type, shape)]);
+        writer.Write("tokens", 0, new byte[12]);
+        writer.Write("loss_mask", 0, [1, 0, 1, 0, 1, 1]);
+        writer.Complete();
+    }
+
+    [Theory]
     [InlineData(0L, 0L, 11L, 0L)]
     [InlineData(0L, -1L, 2L, 0L)]
     [InlineData(0L, 9L, 2L, 0L)]

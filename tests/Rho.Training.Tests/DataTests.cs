@@ -30,6 +30,17 @@ public class DataTests
     }
 
     [Fact]
+    public void Order_LeavesOut_AndKeepsTheOrderOfTheRest()
+    {
+        bool[][] kept = [.. Shards.Select((shard, i) => Enumerable.Range(0, (int)shard.Sequences).Select(sequence => i < 2 && (sequence * 7 + i) % 3 != 0).ToArray())];
+        var count = kept.Sum(flags => flags.Count(flag => flag));
+        var thinned = new CorpusOrder(Shards, 5, 1, 5, kept);
+        var all = Sequences(new CorpusOrder(Shards, 5, 1, 5), 0).Take(4 * 18).Where(place => kept[place.Shard][place.Sequence]).ToList();
+        Assert.Equal(all, Sequences(thinned, 0).Take(4 * count));
+        for (var consumed = 0; consumed < 3 * count; consumed++) Assert.Equal(all.Skip(consumed).Take(count), Sequences(thinned, consumed).Take(count));
+    }
+
+    [Fact]
     public void Order_FirstStretches_AreShortAndGrow()
     {
         var order = new CorpusOrder([new ShardEntry("a", 100, ""), new ShardEntry("b", 100, "")], 5, 3, 40);
@@ -67,7 +78,7 @@ public class DataTests
 
     private static async Task<List<string>> Take(TrainingData data, int rank, int count)
     {
-        using var pipeline = new BatchPipeline(data, null, 3, rank, 1, [0], CancellationToken.None);
+        using var pipeline = new BatchPipeline(data, null, null, 3, rank, 1, [0], false, CancellationToken.None);
         return await Task.Run(() => Enumerable.Range(0, count).Select(_ =>
         {
             Assert.True(pipeline.Take(out var batch, CancellationToken.None));

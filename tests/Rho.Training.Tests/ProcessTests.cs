@@ -104,6 +104,8 @@ public sealed partial class ProcessTests : IDisposable
     [InlineData(2, ", \"scope\": \"global_batch\"")]
     [InlineData(4, ", \"scope\": \"sequence\"")]
     [InlineData(2, ", \"ratio\": 0.4, \"backward\": \"filtered\", \"backward_halo\": 1")]
+    [InlineData(2, ", \"ratio\": 0.4, \"floor\": { \"weight\": 0.15, \"share\": 0.15 }")]
+    [InlineData(2, ", \"scope\": \"global_batch\", \"floor\": { \"weight\": 0.3, \"share\": 0.3 }")]
     [InlineData(2, ", \"scope\": \"global_batch\", \"selector\": { \"by\": \"divergence\" }")]
     public Task Run_SeveralRanks_EqualOneProcess(int ranks, string objective) => RanksEqualOneProcessAsync(ranks, objective);
 
@@ -114,6 +116,32 @@ public sealed partial class ProcessTests : IDisposable
     {
         var model = new ModelSection { From = MixtureTests.Uneven(_world) };
         return RanksEqualOneProcessAsync(2, "", run => run with { Model = model, Loss = new LossSection { RouterBalance = 0.5 }, Steps = 2 }, "router_balance", "busiest_expert_share");
+    }
+
+    /// <summary>Micro-batches are cut to different lengths, and what a history says is exchanged between processes.</summary>
+    [Theory]
+    [Trait("Category", "Slow")]
+    [InlineData(ObjectiveScope.Sequence)]
+    [InlineData(ObjectiveScope.GlobalBatch)]
+    public async Task Run_TwoRanksWithMaskAndHistory_EqualOneProcess(ObjectiveScope scope)
+    {
+        var corpus = _world.Corpus("corpus", [90, 60], padded: true);
+        var (scores, other) = (_world.Scores("scores", corpus, _world.Checkpoint("earlier", 5)), _world.Scores("other", corpus, _world.Checkpoint("later", 6)));
+        await Concentrator.RunAsync(new ConcentrationOptions
+        {
+            Corpus = corpus,
+            Output = _world.At("mask"),
+            ModelScores = scores,
+            MaskOnly = true,
+            Reference = new ReferenceSection { Sources = [new ReferenceSourceSection { Scores = other }] },
+            Objective = new ObjectiveSection { Kind = ObjectiveKind.Slm, Ratio = 0.4, Scope = ObjectiveScope.GlobalBatch },
+        }).WaitAsync(World.Patience);
+        await RanksEqualOneProcessAsync(2, "", run => run with
+        {
+            Data = run.Data with { Corpora = [new CorpusSection { Path = corpus, Mask = _world.At("mask"), MinimumSelected = 4 }] },
+            Objective = run.Objective with { Scope = scope, Selector = new SelectorSection { ExcessOf = [Selection.LossSet.History, Selection.LossSet.Reference] } },
+            Reference = run.Reference with { History = new ReferenceSourceSection { Scores = scores } },
+        });
     }
 
     private async Task RanksEqualOneProcessAsync(int ranks, string objective, Func<RunFile, RunFile>? change = null, params string[] alsoEqual)

@@ -74,7 +74,7 @@ public sealed class ReferenceTests : IDisposable
 
     private static async Task<List<PreparedBatch>> TakeAsync(TrainingData data, CombinedReference loader, int count)
     {
-        using var pipeline = new BatchPipeline(data, loader, 4, 0, 1, [0], CancellationToken.None);
+        using var pipeline = new BatchPipeline(data, loader, null, 4, 0, 1, [0], false, CancellationToken.None);
         return await Task.Run(() => Enumerable.Range(0, count).Select(_ =>
         {
             Assert.True(pipeline.Take(out var batch, CancellationToken.None));

@@ -85,6 +85,19 @@ public class RunFileTests
     public void Load_MissingFile_SaysSo() => Assert.Contains("no such run file", Assert.Throws<NotFoundException>(() => RunFile.Load("/nowhere/run.json")).Message, StringComparison.Ordinal);
 
     [Fact]
+    public void OfCheckpoint_FindsTheRunItLiesIn()
+    {
+        using var world = new World();
+        var run = world.Run("out", "corpus") with { Compute = new ComputeSection { Precision = ComputePrecision.Bfloat16 } };
+        Directory.CreateDirectory(world.At("out/checkpoints/step-00000004"));
+        Directory.CreateDirectory(world.At("out/final"));
+        File.WriteAllText(world.At("out/run.json"), run.ToJson());
+        Assert.Equal(ComputePrecision.Bfloat16, RunFile.OfCheckpoint(world.At("out/checkpoints/step-00000004"))!.Compute.Precision);
+        Assert.Equal(ComputePrecision.Bfloat16, RunFile.OfCheckpoint(world.At("out/final/"))!.Compute.Precision);
+        Assert.Null(RunFile.OfCheckpoint(world.At("elsewhere/model")));
+    }
+
+    [Fact]
     public void Schema_IsCurrent() =>
         // To renew it: RHO_WRITE_SCHEMA=$PWD/trainer/run.schema.json ./rho test Schema_IsCurrent
         Assert.Equal(Schema(), File.ReadAllText(Path.Combine(AppContext.BaseDirectory, "run.schema.json")));

@@ -62,6 +62,8 @@ public sealed class RunTests : IDisposable
     [InlineData(", \"selector\": { \"by\": \"divergence\" }")]
     [InlineData(", \"scope\": \"global_batch\", \"selector\": { \"any_of\": [ { \"by\": \"divergence\", \"top_k\": 5, \"ratio\": 0.4 }, { \"by\": \"excess_loss\", \"ratio\": 0.3 } ] }")]
     [InlineData(", \"ratio_schedule\": { \"kind\": \"adaptive\" }, \"clm_steps\": 2")]
+    [InlineData(", \"floor\": { \"weight\": 0.2, \"share\": 0.3 }, \"backward\": \"filtered\", \"ratio_schedule\": { \"kind\": \"linear\", \"to\": 0.3 }")]
+    [InlineData(", \"floor\": { \"weight\": 0.2, \"share\": 0.3 }, \"selector\": { \"temperature\": 0.5 }")]
     public async Task Run_Slm_InterruptedAndResumed_EqualsUninterruptedBitForBit(string objective)
     {
         var corpus = _world.Corpus("corpus", [40, 30], padded: true);

@@ -132,6 +132,45 @@ public class StepTests
         }
     }
 
+    /// <summary>What the floor draws follows from sequence and step: neither from the micro-batch, and so nor from the process, that has a sequence, nor from the step alone.</summary>
+    [Theory]
+    [InlineData(ObjectiveScope.Sequence)]
+    [InlineData(ObjectiveScope.GlobalBatch)]
+    public void Run_Floor_DrawsTheSameForAnyMicroBatchSize(ObjectiveScope scope)
+    {
+        using var file = SafetensorsFile.Open(DataPath("slm/steps.safetensors"));
+        var run = Options();
+        run = run with { Objective = run.Objective with { Scope = scope, Floor = new FloorSection { Weight = 0.2, Share = 0.4 } } };
+        var results = new List<(float[] Parameters, List<float> First, List<float> Second)>();
+        foreach (var size in new[] { 6, 3, 2, 1 })
+        {
+            using var runner = Runner(run);
+            List<float>[] weights = [[], []];
+            runner.Observer = selected => weights[selected.Step - 1].AddRange(selected.Weights);
+            for (var step = 0; step < 2; step++)
+            {
+                // The same sequences again: what the steps draw of them still differs.
+                var batches = Batches(file, 0, size).Select((batch, i) => batch with { Origins = [.. Enumerable.Range(i * size, size).Select(sequence => new SequenceOrigin(0, 0, sequence))] });
+                var outcome = runner.Run(step, [.. batches]);
+                Assert.Equal(36, outcome.Sums.Statistics.Selected);
+                Assert.Equal(weights[step].Count(weight => weight > 0), outcome.Sums.Trained);
+                Assert.Equal(weights[step].Sum(weight => (double)weight), outcome.Sums.WeightSum, 1e-5);
+                Assert.Equal(36 * 1.0, weights[step].Count(weight => weight == 1));
+                Assert.All(weights[step], weight => Assert.True(weight is 0 or 1 or 0.5f));
+            }
+
+            results.Add((Floats(runner.Model.Parameters), weights[0], weights[1]));
+        }
+
+        Assert.NotEqual(results[0].First.Select(weight => weight == 0.5f), results[0].Second.Select(weight => weight == 0.5f));
+        foreach (var (parameters, first, second) in results.Skip(1))
+        {
+            Assert.Equal(results[0].First, first);
+            Assert.Equal(results[0].Second, second);
+            Close(results[0].Parameters, parameters, 1e-5);
+        }
+    }
+
     /// <summary>A mean of means would weigh a short micro-batch's tokens more.</summary>
     [Fact]
     public void Run_UnequalMicroBatches_IsTheMeanOverSelectedTokens()
@@ -315,5 +354,9 @@ public class StepTests
         var wsd = section with { Kind = ScheduleKind.Wsd, DecayShare = 0.2 };
         Assert.Equal(1, LearningRate.At(wsd, 79, 100), 12);
         Assert.Equal(0.55, LearningRate.At(wsd, 90, 100), 12);
+        // transformers.get_cosine_schedule_with_warmup's lambda with 10 warm-up steps: s / 10 up to the peak at step 10.
+        var fromZero = section with { Warmup = WarmupKind.FromZero };
+        Assert.Equal([0, 0.1, 0.5, 0.9, 1], new[] { 0, 1, 5, 9, 10 }.Select(step => LearningRate.At(fromZero, step, 110)));
+        Assert.Equal(LearningRate.At(section, 60, 110), LearningRate.At(fromZero, 60, 110));
     }
 }

@@ -74,6 +74,30 @@ public sealed class World : IDisposable
         return directory;
     }
 
+    /// <summary>The corpus again, with a loss_mask in each shard.</summary>
+    /// <param name="counts">By shard, sequence and position: whether the token's loss counts.</param>
+    public string WithLossMask(string name, string corpusDirectory, Func<int, int, int, bool> counts)
+    {
+        Directory.CreateDirectory(At(name));
+        var corpus = Formats.Corpus.Open(corpusDirectory);
+        for (var i = 0; i < corpus.Shards.Count; i++)
+        {
+            using var source = SafetensorsFile.Open(Path.Combine(corpusDirectory, corpus.Shards[i].File));
+            var shape = source.Tensor("tokens").Shape;
+            var mask = Enumerable.Range(0, (int)(shape[0] * shape[1])).Select(at => counts(i, at / (int)shape[1], at % (int)shape[1]) ? (byte)1 : (byte)0).ToArray();
+            using var writer = SafetensorsWriter.Create(
+                Path.Combine(At(name), corpus.Shards[i].File),
+                source.Tensors.Values.Select(tensor => (tensor.Name, tensor.Type, tensor.Shape)).Append((TokenShard.LossMask, ElementType.U8, shape)),
+                source.Metadata);
+            foreach (var tensor in source.Tensors.Keys) writer.Write(tensor, 0, source.Bytes(tensor));
+            writer.Write(TokenShard.LossMask, 0, mask);
+            writer.Complete();
+        }
+
+        Formats.Corpus.Save(At(name), corpus.Description);
+        return At(name);
+    }
+
     /// <summary>A checkpoint with random weights.</summary>
     public string Checkpoint(string name, long seed)
     {

@@ -134,6 +134,7 @@ internal sealed class TrainingService(RunManager runs, ServiceHealth health) : W
         if (step.UnselectedLoss is { } unselected) wire.UnselectedLoss = unselected;
         if (step.ReferenceLoss is { } reference) wire.ReferenceLoss = reference;
         if (step.SelectedShare is { } share) wire.SelectedShare = share;
+        if (step.TrainedShare is { } trained) wire.TrainedShare = trained;
         if (step.Threshold is { } threshold) wire.Threshold = threshold;
         if (step.NegativeExcessShare is { } negative) wire.NegativeExcessShare = negative;
         if (step.ExcessQuantiles is { } quantiles) wire.ExcessQuantiles.AddRange(quantiles);

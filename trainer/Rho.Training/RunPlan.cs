@@ -32,6 +32,9 @@ internal sealed class RunPlan : IAsyncDisposable
 
     public CombinedReference? Reference { get; private set; }
 
+    /// <summary>Where losses of reference.history come from; null for selectors that do not look at them.</summary>
+    public CombinedReference? History { get; private set; }
+
     /// <summary>What a checkpoint and a resumed run compare; null for runs without a reference.</summary>
     public string? ReferenceFingerprint =>
         Reference?.Fingerprint ?? (Run is { Objective.Kind: ObjectiveKind.Slm, Reference.MovingAverageDecay: { } decay } ? $"moving average {decay:R}" : null);
@@ -58,9 +61,15 @@ internal sealed class RunPlan : IAsyncDisposable
             for (var i = 0; i < run.Evaluation.Sets.Count; i++) sets.Add(FieldErrors.Named($"evaluation.sets[{i}]", () => new HeldOutSet(run.Evaluation.Sets[i], data)));
             var plan = new RunPlan(run, data, tokenizer, sets, ranks);
             plan.CheckModel();
+            var needs = SelectorFactory.Needs(run.Objective);
+            if (needs.History)
+            {
+                plan.History = await CombinedReference.ConnectAsync(
+                    run.Reference with { Sources = [run.Reference.History!] }, source => Open(source, data, run.Reference, default, plan.Device, plan.Compute), data, warn, cancellation, "reference.history");
+            }
+
             if (run.Objective.Kind == ObjectiveKind.Slm && run.Reference.Sources.Count > 0)
             {
-                var needs = SelectorFactory.Needs(run.Objective);
                 plan.Reference = await CombinedReference.ConnectAsync(run.Reference, source => Open(source, data, run.Reference, needs, plan.Device, plan.Compute), data, warn, cancellation);
             }
 
@@ -107,6 +116,7 @@ internal sealed class RunPlan : IAsyncDisposable
     public async ValueTask DisposeAsync()
     {
         if (Reference is not null) await Reference.DisposeAsync();
+        if (History is not null) await History.DisposeAsync();
         foreach (var set in Sets) set.Dispose();
         Data.Dispose();
     }

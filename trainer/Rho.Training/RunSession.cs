@@ -86,7 +86,7 @@ internal sealed class RunSession : IAsyncDisposable
         using var activity = TrainingActivities.Start("training.run", _plan.Run.Name!, _progress.Step);
         _reporter.Publish(Started());
         var stuck = false;
-        using (var pipeline = new BatchPipeline(_plan.Data, _plan.Reference, _plan.Run.Batch.Sequences, _plan.Ranks.Rank, Randomness.Derive((ulong)_plan.Run.Seed, 0xDA7A), _progress.Consumed, cancellation))
+        using (var pipeline = new BatchPipeline(_plan.Data, _plan.Reference, _plan.History, _plan.Run.Batch.Sequences, _plan.Ranks.Rank, Randomness.Derive((ulong)_plan.Run.Seed, 0xDA7A), _progress.Consumed, MayCut(_plan.Run), cancellation))
         {
             var feed = new BatchFeed(pipeline, _plan, _reporter.Warn);
             try
@@ -133,6 +133,9 @@ internal sealed class RunSession : IAsyncDisposable
         _reporter.Dispose();
         _folder?.Dispose();
     }
+
+    /// <summary>Sequences ranked together over micro-batches need one length; the load of experts is of all tokens that are read.</summary>
+    private static bool MayCut(RunFile run) => run.Loss.RouterBalance == 0 && run.Objective is not { Kind: ObjectiveKind.Slm, Scope: ObjectiveScope.GlobalBatch };
 
     /// <summary>One step; false when the run is to stop before it.</summary>
     /// <param name="skipped">Why it left the weights as they were, if it did.</param>

@@ -14,9 +14,10 @@ internal static class DynamicsCommand
         var output = new Option<string>("--out") { Description = "Folder for dynamics.html and dynamics.json", HelpName = "DIR", Required = true };
         var tokens = new Option<long>("--max-tokens") { Description = "Tokens of the corpus to use at most", HelpName = "N", DefaultValueFactory = _ => 320_000 };
         var threshold = new Option<double>("--threshold") { Description = "Change of loss, in nats, from which on a token counts as learnt or lost", HelpName = "NATS", DefaultValueFactory = _ => 0.2 };
+        var dtype = ComputeTypeOption.Create();
         var command = new ExampleCommand(
             "dynamics", "Classify the tokens of a corpus by how their losses went over a series of checkpoints (H→H, L→H, H→L, L→L).",
-            "rho dynamics --corpus heldout --out dynamics base/final run1/final run2/final") { checkpoints, corpus, output, tokens, threshold };
+            "rho dynamics --corpus heldout --out dynamics base/final run1/final run2/final") { checkpoints, corpus, output, tokens, threshold, dtype };
         command.SetAction((result, cancellation) => Task.Run(() =>
         {
             var directory = result.GetValue(output)!;
@@ -26,6 +27,7 @@ internal static class DynamicsCommand
                 Corpus = result.GetValue(corpus)!,
                 MaxTokens = result.GetValue(tokens),
                 Threshold = result.GetValue(threshold),
+                Compute = ComputeTypeOption.Read(result, dtype, result.GetValue(checkpoints)!),
             };
             using var progress = new ProgressLine("dynamics", unit: "");
             var report = DynamicsReport.Create(options, new InlineProgress<double>(share => progress.Report((long)(1000 * share), 1000)), cancellation);

@@ -42,6 +42,9 @@ internal sealed record CheckpointState
     /// <summary>Null for runs without a reference.</summary>
     public string? ReferenceFingerprint { get; init; }
 
+    /// <summary>Of reference.history; null where the selector does not look at it.</summary>
+    public string? HistoryFingerprint { get; init; }
+
     public required string TokenizerFingerprint { get; init; }
 
     /// <summary>State of the ratio schedule.</summary>

@@ -98,6 +98,8 @@ internal sealed class RunCheckpoints : IAsyncDisposable
             throw new MismatchException($"{path}: was trained with tokenizer {TrainingData.Short(state.TokenizerFingerprint)}, the corpora have {TrainingData.Short(plan.Data.TokenizerFingerprint)}");
         if (state.ReferenceFingerprint != plan.ReferenceFingerprint)
             throw new MismatchException($"{path}: was trained with reference {TrainingData.Short(state.ReferenceFingerprint ?? "none")}, now it is {TrainingData.Short(plan.ReferenceFingerprint ?? "none")}");
+        if (state.HistoryFingerprint != plan.History?.Fingerprint)
+            throw new MismatchException($"{path}: was trained with history {TrainingData.Short(state.HistoryFingerprint ?? "none")}, now it is {TrainingData.Short(plan.History?.Fingerprint ?? "none")}");
         if (state.Seed != plan.Run.Seed) throw new MismatchException($"{path}: was trained with seed {state.Seed}, now it is {plan.Run.Seed}");
         if (state.Ranks != plan.Ranks.Size) throw new MismatchException($"{path}: was trained by {state.Ranks} processes, now they are {plan.Ranks.Size}");
     }
@@ -119,6 +121,7 @@ internal sealed class RunCheckpoints : IAsyncDisposable
             Seed = _plan.Run.Seed,
             Ranks = _plan.Ranks.Size,
             ReferenceFingerprint = _plan.ReferenceFingerprint,
+            HistoryFingerprint = _plan.History?.Fingerprint,
             TokenizerFingerprint = _plan.Data.TokenizerFingerprint,
             Ratio = _runner.Ratio.State,
             Evaluation = _evaluation.At(progress.Step),

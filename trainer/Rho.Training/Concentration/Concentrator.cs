@@ -1,3 +1,4 @@
+using System.Security.Cryptography;
 using System.Text.Json;
 using System.Text.Json.Serialization;
 using Rho.Formats;
@@ -17,8 +18,14 @@ public sealed record ConcentrationOptions
     /// <summary>Folder to write; it must not exist or be empty.</summary>
     public required string Output { get; init; }
 
-    /// <summary>Folder of the checkpoint whose losses are the current ones. Excess loss depends on it: concentrated data is of its time.</summary>
-    public required string Model { get; init; }
+    /// <summary>Folder of the checkpoint whose losses are the current ones; null where <see cref="ModelScores"/> has them. Excess loss depends on it: concentrated data is of its time.</summary>
+    public string? Model { get; init; }
+
+    /// <summary>Folder of score files with the checkpoint's losses: no model is run.</summary>
+    public string? ModelScores { get; init; }
+
+    /// <summary>Whether to write masks alone (<see cref="CorpusMask"/>), for a run's data.corpora[].mask, and not the corpus again.</summary>
+    public bool MaskOnly { get; init; }
 
     /// <summary>Where reference losses come from.</summary>
     public required ReferenceSection Reference { get; init; }
@@ -64,7 +71,8 @@ public sealed record ConcentrationReport
 
 /// <summary>
 /// Writes what selection keeps of a corpus as "concentrated" data for other trainers: a corpus with the same tokens and documents, and in
-/// each shard a tensor loss_mask, U8 [sequences, length], 1 where the token's loss counts and 0 where it does not.
+/// each shard a tensor loss_mask, U8 [sequences, length], 1 where the token's loss counts and 0 where it does not. What a loss_mask of the
+/// corpus itself leaves out is no candidate. Or only those masks, as a <see cref="CorpusMask"/> that a run reads.
 /// </summary>
 public static class Concentrator
 {
@@ -82,25 +90,31 @@ public static class Concentrator
         using var data = new TrainingData(new DataSection { Corpora = [new CorpusSection { Path = options.Corpus }] }, 1);
         var device = Devices.Resolve(options.Compute.Device);
         var compute = RunPlan.ResolveCompute(options.Compute.Precision);
-        using var model = ReferenceModel.Load(options.Model, device, compute);
-        Check(model, options, data);
+        if (options.Model is null == options.ModelScores is null) throw new RhoException("the current losses are a checkpoint's or in score files: name one of both");
+        using var model = options.Model is null ? null : ReferenceModel.Load(options.Model, device, compute);
+        if (model is not null) Check(model, options, data);
         var selector = SelectorFactory.Create(options.Objective.Selector, options.Objective.Scope);
         var needs = SelectorFactory.Needs(options.Objective with { Kind = ObjectiveKind.Slm });
         if ((needs.Entropies || needs.TopK > 0) && options.Reference.Sources.Count > 1) throw new RhoException("entropies and divergences are of a single reference: a mixture's cannot be had from its parts'");
         await using var reference = options.Reference.Sources.Count == 0 ? null : await CombinedReference.ConnectAsync(
             options.Reference with { WhenUnavailable = UnavailablePolicy.Stop }, source => RunPlan.Open(source, data, options.Reference, needs, device, compute), data, _ => { }, cancellation);
+        await using var current = options.ModelScores is null ? null : await CombinedReference.ConnectAsync(
+            new ReferenceSection { Sources = [new ReferenceSourceSection { Scores = options.ModelScores }], WhenUnavailable = UnavailablePolicy.Stop },
+            source => new ScoreFolderSource(source.Scores!, default), data, _ => { }, cancellation);
         if (needs.TopK > 0) throw new RhoException("divergence is a criterion of runs: concentrated data is selected by losses and entropies");
         if (needs.Reference && reference is null) throw new RhoException("this criterion compares with a reference, and none is given");
-        var words = needs.Words ? new WordTable(Tokenizer.Load(options.Model), model.VocabularySize) : null;
+        if (needs.Words && model is null) throw new RhoException("whole words need the tokenizer of a model: name a checkpoint, not score files");
+        var words = needs.Words ? new WordTable(Tokenizer.Load(options.Model!), model!.VocabularySize) : null;
 
-        var work = new Work(options, data, model, reference, selector, words, progress);
+        var work = new Work(options, data, model, current, reference, selector, words, progress);
         try
         {
             Directory.CreateDirectory(options.Output);
             for (var i = 0; i < data.Corpora[0].Shards.Count; i++) await work.ShardAsync(i, cancellation);
             var report = work.Report();
             AtomicFile.WriteText(Path.Combine(options.Output, ReportFile), JsonSerializer.Serialize(report, Json) + "\n");
-            Corpus.Save(options.Output, data.Corpora[0].Description);
+            if (options.MaskOnly) CorpusMask.Save(options.Output, new MaskDescription { TokenizerFingerprint = data.TokenizerFingerprint, Shards = work.Masks });
+            else Corpus.Save(options.Output, data.Corpora[0].Description);
             return report;
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
@@ -117,39 +131,50 @@ public static class Concentrator
     }
 
     private sealed class Work(
-        ConcentrationOptions options, TrainingData data, ReferenceModel model, CombinedReference? reference, ITokenSelector selector, WordTable? words, IProgress<long>? progress)
+        ConcentrationOptions options, TrainingData data, ReferenceModel? model, CombinedReference? current, CombinedReference? reference, ITokenSelector selector, WordTable? words,
+        IProgress<long>? progress)
     {
+        private readonly List<MaskEntry> _masks = [];
         private SelectionStatistics _statistics = new();
         private long _done;
+
+        public IReadOnlyList<MaskEntry> Masks => _masks;
 
         public async Task ShardAsync(int index, CancellationToken cancellation)
         {
             var shard = data.Shard(0, index);
             var batch = options.Objective.Scope == ObjectiveScope.GlobalBatch ? checked((int)shard.Sequences) : options.Sequences;
+            await using var known = current is null ? null : new ShardLosses(current, shard, data.DocumentsSeeEachOther, 0);
             await using var losses = reference is null ? null : new ShardLosses(reference, shard, data.DocumentsSeeEachOther, 0);
+            var file = data.Corpora[0].Shards[index].File;
             using var source = SafetensorsFile.Open(shard.Path);
-            using var writer = SafetensorsWriter.Create(
-                Path.Combine(options.Output, data.Corpora[0].Shards[index].File),
-                source.Tensors.Values.Where(tensor => tensor.Name != "loss_mask").Select(tensor => (tensor.Name, tensor.Type, tensor.Shape)).Append(("loss_mask", ElementType.U8, [shard.Sequences, shard.Length])),
+            TensorEntry[] copied = options.MaskOnly ? [] : [.. source.Tensors.Values.Where(tensor => tensor.Name != TokenShard.LossMask)];
+            using var writer = options.MaskOnly ? CorpusMask.Create(Path.Combine(options.Output, file), shard) : SafetensorsWriter.Create(
+                Path.Combine(options.Output, file),
+                copied.Select(tensor => (tensor.Name, tensor.Type, tensor.Shape)).Append((TokenShard.LossMask, ElementType.U8, [shard.Sequences, shard.Length])),
                 source.Metadata);
-            foreach (var tensor in source.Tensors.Values.Where(tensor => tensor.Name != "loss_mask")) Copy(source, tensor, writer);
+            foreach (var tensor in copied) Copy(source, tensor, writer);
+            using var hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
             for (long first = 0; first < shard.Sequences; first += batch)
             {
                 cancellation.ThrowIfCancellationRequested();
                 var count = (int)Math.Min(batch, shard.Sequences - first);
                 var stretch = losses is null ? null : await losses.ReadAsync(count, cancellation);
-                var mask = Select(shard, first, count, stretch, Randomness.Derive((ulong)options.Seed, (ulong)index, (ulong)first), cancellation);
-                writer.Write("loss_mask", first * shard.Length, mask);
+                var currentLosses = known is null ? Score(shard, first, count, cancellation) : (await known.ReadAsync(count, cancellation)).Losses;
+                var mask = Select(shard, first, currentLosses, stretch, Randomness.Derive((ulong)options.Seed, (ulong)index, (ulong)first));
+                writer.Write(TokenShard.LossMask, first * shard.Length, mask);
+                hash.AppendData(mask);
                 progress?.Report(_done += mask.Length);
             }
 
             writer.Complete();
+            _masks.Add(new MaskEntry(file, shard.Sha256, Convert.ToHexStringLower(hash.GetHashAndReset())));
         }
 
         public ConcentrationReport Report() => new()
         {
             Corpus = Path.GetFullPath(options.Corpus),
-            Model = model.Fingerprint,
+            Model = model?.Fingerprint ?? current!.Fingerprint,
             Reference = reference?.Fingerprint ?? "none",
             Objective = options.Objective,
             Candidates = _statistics.Candidates,
@@ -158,10 +183,11 @@ public static class Concentrator
             AllLoss = _statistics.MeanLoss,
         };
 
-        private byte[] Select(TokenShard shard, long first, int count, TokenScores? referenceLosses, ulong seed, CancellationToken cancellation)
+        /// <summary>The model's losses. [count * length]</summary>
+        private float[] Score(TokenShard shard, long first, int count, CancellationToken cancellation)
         {
             var size = count * shard.Length;
-            var (tokens, documents, current, weights) = (new int[size], new int[size], new float[size], new float[size]);
+            var (tokens, documents, losses) = (new int[size], new int[size], new float[size]);
             shard.Read(first, tokens);
             shard.ReadDocuments(first, documents);
             if (data.DocumentsSeeEachOther)
@@ -170,13 +196,34 @@ public static class Concentrator
             {
                 var sequences = Math.Min(options.Sequences, count - part);
                 var (start, length) = (part * shard.Length, sequences * shard.Length);
-                model.Score(tokens.AsSpan(start, length), sequences, shard.Length, documents.AsSpan(start, length), current.AsSpan(start, length), cancellation);
+                model!.Score(tokens.AsSpan(start, length), sequences, shard.Length, documents.AsSpan(start, length), losses.AsSpan(start, length), cancellation);
             }
 
-            var losses = new TokenLosses { Current = current, Reference = referenceLosses?.Losses, ReferenceEntropy = referenceLosses?.Entropies, Words = words is null ? default : words.Number(tokens), Length = shard.Length, Seed = seed };
+            return losses;
+        }
+
+        private byte[] Select(TokenShard shard, long first, float[] currentLosses, TokenScores? referenceLosses, ulong seed)
+        {
+            var weights = new float[currentLosses.Length];
+            if (shard.HasLossMask)
+            {
+                var counts = shard.ReadLossMask(first, weights.Length / shard.Length);
+                for (var i = 0; i < weights.Length; i++)
+                    if (counts[i] == 0) currentLosses[i] = float.NaN;
+            }
+
+            var losses = new TokenLosses { Current = currentLosses, Reference = referenceLosses?.Losses, ReferenceEntropy = referenceLosses?.Entropies, Words = Words(shard, first, weights.Length), Length = shard.Length, Seed = seed };
             selector.Select(losses, options.Objective.Ratio, weights);
-            _statistics = _statistics.Add(SelectionStatistics.Measure(current, referenceLosses?.Losses, weights));
+            _statistics = _statistics.Add(SelectionStatistics.Measure(currentLosses, referenceLosses?.Losses, weights));
             return [.. weights.Select(weight => weight > 0 ? (byte)1 : (byte)0)];
+        }
+
+        private int[]? Words(TokenShard shard, long first, int count)
+        {
+            if (words is null) return null;
+            var tokens = new int[count];
+            shard.Read(first, tokens);
+            return words.Number(tokens);
         }
 
         private static void Copy(SafetensorsFile source, TensorEntry tensor, SafetensorsWriter writer)

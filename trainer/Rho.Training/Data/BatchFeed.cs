@@ -12,7 +12,7 @@ internal sealed class BatchFeed(BatchPipeline pipeline, RunPlan plan, Action<str
 {
     private static readonly TimeSpan SlowData = TimeSpan.FromSeconds(5);
 
-    private bool WaitsForScores => plan.Reference?.IsWaiting ?? false;
+    private bool WaitsForScores => plan.Reference is { IsWaiting: true } || plan.History is { IsWaiting: true };
 
     /// <summary>The next step's micro-batches of this rank, waiting for them.</summary>
     public StepBatches Take(CancellationToken cancellation)

@@ -14,17 +14,20 @@ internal sealed class BatchPipeline : IDisposable
     private const int BatchesAhead = 4;
     private readonly TrainingData _data;
     private readonly CombinedReference? _reference;
+    private readonly CombinedReference? _history;
     private readonly int _sequences;
     private readonly int _rank;
     private readonly ulong _seed;
+    private readonly bool _cut;
     private readonly Handoff<PreparedBatch> _batches = new(BatchesAhead);
     private readonly CancellationTokenSource _stop;
     private readonly Task _work;
 
     /// <param name="consumed">Sequences already taken from each corpus, by all ranks.</param>
-    public BatchPipeline(TrainingData data, CombinedReference? reference, int sequences, int rank, ulong seed, ReadOnlySpan<long> consumed, CancellationToken cancellation)
+    /// <param name="cut">Whether micro-batches may be shorter than their sequences, where masks leave nothing to train on at their ends.</param>
+    public BatchPipeline(TrainingData data, CombinedReference? reference, CombinedReference? history, int sequences, int rank, ulong seed, ReadOnlySpan<long> consumed, bool cut, CancellationToken cancellation)
     {
-        (_data, _reference, _sequences, _rank, _seed) = (data, reference, sequences, rank, seed);
+        (_data, _reference, _history, _sequences, _rank, _seed, _cut) = (data, reference, history, sequences, rank, seed, cut);
         _stop = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
         var taken = consumed.ToArray();
         _work = Task.Run(() => RunAsync(taken, _stop.Token), CancellationToken.None);
@@ -71,10 +74,10 @@ internal sealed class BatchPipeline : IDisposable
 
     private async Task LoadAsync(int corpus, long consumed, ChannelWriter<LoadedStretch> output, CancellationToken cancellation)
     {
-        ShardLosses? losses = null;
+        ShardLosses? losses = null, history = null;
         try
         {
-            var order = new CorpusOrder(_data.Corpora[corpus].Shards, Randomness.Derive(_seed, (ulong)corpus), _data.FirstStretchSequences, _data.StretchSequences);
+            var order = new CorpusOrder(_data.Corpora[corpus].Shards, Randomness.Derive(_seed, (ulong)corpus), _data.FirstStretchSequences, _data.StretchSequences, _data.Mask(corpus)?.Kept);
             foreach (var stretch in order.From(consumed))
             {
                 cancellation.ThrowIfCancellationRequested();
@@ -82,13 +85,14 @@ internal sealed class BatchPipeline : IDisposable
                 var loaded = new LoadedStretch(stretch, shard);
                 if (_reference is not null)
                 {
-                    if (losses is null || losses.Shard != shard || losses.NextSequence != stretch.FirstSequence)
-                    {
-                        if (losses is not null) await losses.DisposeAsync();
-                        losses = new ShardLosses(_reference, shard, _data.DocumentsSeeEachOther, stretch.FirstSequence);
-                    }
+                    losses = await AtAsync(_reference, losses, shard, stretch);
+                    loaded.Losses = await losses.ReadAsync(stretch.Count, cancellation);
+                }
 
-                    loaded.Losses = await losses.ReadAsync(stretch.Permutation.Length, cancellation);
+                if (_history is not null)
+                {
+                    history = await AtAsync(_history, history, shard, stretch);
+                    loaded.History = await history.ReadAsync(stretch.Count, cancellation);
                 }
 
                 await output.WriteAsync(loaded, cancellation);
@@ -101,7 +105,16 @@ internal sealed class BatchPipeline : IDisposable
         finally
         {
             if (losses is not null) await losses.DisposeAsync();
+            if (history is not null) await history.DisposeAsync();
         }
+    }
+
+    /// <summary>What reads a stretch: the reader at hand where it stands there.</summary>
+    private async ValueTask<ShardLosses> AtAsync(CombinedReference reference, ShardLosses? losses, TokenShard shard, Stretch stretch)
+    {
+        if (losses is not null && losses.Shard == shard && losses.NextSequence == stretch.FirstSequence) return losses;
+        if (losses is not null) await losses.DisposeAsync();
+        return new ShardLosses(reference, shard, _data.DocumentsSeeEachOther, stretch.FirstSequence);
     }
 
     private async Task AssembleAsync(long[] taken, Channel<LoadedStretch>[] channels, CancellationToken cancellation)
@@ -111,7 +124,7 @@ internal sealed class BatchPipeline : IDisposable
         while (true)
         {
             // Ranks take the micro-batches of one order in turn; the state is that after all of them.
-            var builder = new BatchBuilder(_sequences, _data.Length, _data.DocumentsSeeEachOther, _reference);
+            var builder = new BatchBuilder(_data, _sequences, _reference, _history is not null, _cut);
             for (var rank = 0; rank < _data.Ranks; rank++)
             {
                 for (var slot = 0; slot < _sequences; slot++)
@@ -143,6 +156,9 @@ internal sealed class LoadedStretch(Stretch stretch, TokenShard shard)
     /// <summary>Null for objectives without a reference.</summary>
     public TokenScores? Losses { get; set; }
 
+    /// <summary>Null for selectors that do not look at a history.</summary>
+    public TokenScores? History { get; set; }
+
     public int Left => stretch.Permutation.Length - _position;
 
     /// <summary>The next sequence, by its place in the stretch.</summary>
@@ -150,35 +166,42 @@ internal sealed class LoadedStretch(Stretch stretch, TokenShard shard)
 }
 
 /// <summary>Fills the arrays of one micro-batch.</summary>
-internal sealed class BatchBuilder(int sequences, int length, bool documentsSeeEachOther, CombinedReference? reference)
+/// <param name="cut">Whether it ends at the last position that counts in any of its sequences, where masks say so.</param>
+internal sealed class BatchBuilder(TrainingData data, int sequences, CombinedReference? reference, bool history, bool cut)
 {
-    private readonly int[] _tokens = new int[sequences * length];
-    private readonly int[] _documents = new int[sequences * length];
-    private readonly TokenScores? _reference = reference is null ? null : TokenScores.Room(sequences * length, reference.GivesEntropies, reference.TopK);
+    private readonly int _length = data.Length;
+    private readonly int[] _tokens = new int[sequences * data.Length];
+    private readonly int[] _documents = new int[sequences * data.Length];
+    private readonly TokenScores? _reference = reference is null ? null : TokenScores.Room(sequences * data.Length, reference.GivesEntropies, reference.TopK);
+    private readonly TokenScores? _history = history ? TokenScores.Room(sequences * data.Length) : null;
     private readonly SequenceOrigin[] _origins = new SequenceOrigin[sequences];
+    private bool[]? _masked;
     private bool _incomplete;
 
     public void Add(int slot, int corpus, LoadedStretch stretch, int place)
     {
-        var target = slot * length;
+        var target = slot * _length;
         var sequence = stretch.Stretch.FirstSequence + place;
-        stretch.Shard.Read(sequence, _tokens.AsSpan(target, length));
-        stretch.Shard.ReadDocuments(sequence, _documents.AsSpan(target, length));
+        stretch.Shard.Read(sequence, _tokens.AsSpan(target, _length));
+        stretch.Shard.ReadDocuments(sequence, _documents.AsSpan(target, _length));
         _origins[slot] = new SequenceOrigin(corpus, stretch.Stretch.Shard, sequence);
-        if (stretch.Losses is not { } losses) return;
-        if ((place + 1) * length > losses.Tokens)
-        {
-            _incomplete = true;
-            return;
-        }
+        if (stretch.Shard.HasLossMask) Mask(target, stretch.Shard.ReadLossMask(sequence, 1));
+        if (data.Mask(corpus) is { } mask) Mask(target, mask.Read(stretch.Stretch.Shard, sequence));
+        if (stretch.Losses is { } losses) Copy(losses, place, _reference!, target);
+        if (stretch.History is { } history) Copy(history, place, _history!, target);
+    }
 
-        losses.CopyTo(place * length, length, _reference!, target);
+    private void Copy(TokenScores losses, int place, TokenScores room, int target)
+    {
+        if ((place + 1) * _length > losses.Tokens) _incomplete = true;
+        else losses.CopyTo(place * _length, _length, room, target);
     }
 
     public PreparedBatch Build(long[] taken)
     {
-        var documents = _documents;
-        if (documentsSeeEachOther)
+        var length = cut && _masked is not null ? LastThatCounts() : _length;
+        var documents = Rows(_documents, length);
+        if (data.DocumentsSeeEachOther)
         {
             // Only padding matters then; most batches have none.
             var padded = documents.AsSpan().Contains(-1);
@@ -188,11 +211,43 @@ internal sealed class BatchBuilder(int sequences, int length, bool documentsSeeE
 
         return new PreparedBatch
         {
-            Tokens = new TokenBatch(_tokens, sequences, length, documents),
+            Tokens = new TokenBatch(Rows(_tokens, length), sequences, length, documents),
+            Masked = _masked is null ? null : Rows(_masked, length),
             Origins = _origins,
-            Reference = _incomplete ? null : _reference,
+            Reference = _incomplete ? null : Rows(_reference, length),
+            History = _incomplete ? null : Rows(_history, length)?.Losses,
             WithoutReference = _incomplete,
             Consumed = [.. taken],
         };
+    }
+
+    private void Mask(int target, ReadOnlySpan<byte> counts)
+    {
+        _masked ??= new bool[_tokens.Length];
+        for (var i = 0; i < counts.Length; i++) _masked[target + i] |= counts[i] == 0;
+    }
+
+    /// <summary>The least length that has all positions that count; no position sees one after it, so the others change nothing.</summary>
+    private int LastThatCounts()
+    {
+        var length = Math.Min(2, _length);
+        for (var slot = 0; slot < sequences; slot++) length = Math.Max(length, _masked.AsSpan(slot * _length, _length).LastIndexOf(false) + 1);
+        return length;
+    }
+
+    private T[] Rows<T>(T[] all, int length)
+    {
+        if (length == _length) return all;
+        var rows = new T[sequences * length];
+        for (var slot = 0; slot < sequences; slot++) all.AsSpan(slot * _length, length).CopyTo(rows.AsSpan(slot * length));
+        return rows;
+    }
+
+    private TokenScores? Rows(TokenScores? all, int length)
+    {
+        if (all is null || length == _length) return all;
+        var rows = TokenScores.Room(sequences * length, all.Entropies.Length > 0, all.TopK);
+        for (var slot = 0; slot < sequences; slot++) all.CopyTo(slot * _length, length, rows, slot * length);
+        return rows;
     }
 }

@@ -2,18 +2,22 @@ using Rho.Formats;
 
 namespace Rho.Training;
 
-/// <summary>Neighbouring sequences of one shard, read in the order of <see cref="Permutation"/> from <see cref="Skip"/> on.</summary>
-internal sealed record Stretch(int Shard, long FirstSequence, int[] Permutation, int Skip);
+/// <summary>
+/// <see cref="Count"/> neighbouring sequences of one shard, read in the order of <see cref="Permutation"/> from <see cref="Skip"/> on;
+/// what it does not have is left out.
+/// </summary>
+internal sealed record Stretch(int Shard, long FirstSequence, int Count, int[] Permutation, int Skip);
 
 /// <summary>
 /// The order in which a corpus is read, without end: each epoch takes the shards in a new random order, each shard its stretches
 /// from first to last (so that losses stream in), each stretch its sequences in random order. The first stretches of the run are
 /// short and double in length, since training cannot begin before a whole one has its losses. The order follows from the seed and
-/// is entered at any sequence without reading what is before.
+/// is entered at any sequence without reading what is before. Sequences that are left out leave the order of the others as it is.
 /// </summary>
-internal sealed class CorpusOrder(IReadOnlyList<ShardEntry> shards, ulong seed, long firstSequences, long stretchSequences)
+/// <param name="kept">By shard, which sequences are read; null for all.</param>
+internal sealed class CorpusOrder(IReadOnlyList<ShardEntry> shards, ulong seed, long firstSequences, long stretchSequences, IReadOnlyList<bool[]>? kept = null)
 {
-    private readonly long _epochSequences = shards.Sum(shard => shard.Sequences);
+    private readonly long _epochSequences = kept is null ? shards.Sum(shard => shard.Sequences) : kept.Sum(flags => (long)flags.AsSpan().Count(true));
 
     /// <summary>Stretches from the <paramref name="consumed"/>-th sequence of the run on.</summary>
     public IEnumerable<Stretch> From(long consumed)
@@ -28,13 +32,15 @@ internal sealed class CorpusOrder(IReadOnlyList<ShardEntry> shards, ulong seed, 
                 for (long first = 0; first < sequences;)
                 {
                     var count = (int)Math.Min(size, sequences - first);
-                    if (skip < count)
+                    var read = kept is null ? count : kept[shard].AsSpan((int)first, count).Count(true);
+                    if (skip < read)
                     {
                         var order = new Randomness(Randomness.Derive(seed, (ulong)epoch, (ulong)shard, (ulong)first)).Permutation(count);
-                        yield return new Stretch(shard, first, order, (int)skip);
+                        if (kept is not null) order = [.. order.Where(place => kept[shard][first + place])];
+                        yield return new Stretch(shard, first, count, order, (int)skip);
                     }
 
-                    skip = Math.Max(0, skip - count);
+                    skip = Math.Max(0, skip - read);
                     first += count;
                     size = Math.Min(stretchSequences, size * 2);
                 }

@@ -13,6 +13,9 @@ public sealed record PreparedBatch
 {
     public required TokenBatch Tokens { get; init; }
 
+    /// <summary>True at tokens whose loss does not count, by the corpus's loss_mask: no candidates, though they are context. Null where all count. [sequences * length]</summary>
+    public bool[]? Masked { get; init; }
+
     /// <summary>One per sequence.</summary>
     public required SequenceOrigin[] Origins { get; init; }
 
@@ -22,8 +25,19 @@ public sealed record PreparedBatch
     /// </summary>
     public TokenScores? Reference { get; init; }
 
-    /// <summary>Whether the reference was away and reference.when_unavailable let this batch train on all tokens.</summary>
+    /// <summary>Losses of reference.history, [sequences * length]; null where the selector does not look at them.</summary>
+    public float[]? History { get; init; }
+
+    /// <summary>Whether the reference or the history was away and reference.when_unavailable let this batch train on all tokens.</summary>
     public bool WithoutReference { get; init; }
+
+    /// <summary>Takes out the losses that do not count: they become NaN, as those of tokens without a target are. [sequences * length], changed</summary>
+    internal float[] Mask(float[] losses)
+    {
+        for (var i = 0; i < Masked?.Length; i++)
+            if (Masked[i]) losses[i] = float.NaN;
+        return losses;
+    }
 
     /// <summary>Sequences taken from each corpus once this batch, and those of other ranks beside it, are trained: the state of the data.</summary>
     public required long[] Consumed { get; init; }

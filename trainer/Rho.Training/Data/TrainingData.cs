@@ -11,6 +11,7 @@ internal sealed class TrainingData : IDisposable
     private const long FirstStretchTokens = 1 << 16;
 
     private readonly Lazy<TokenShard>[][] _shards;
+    private readonly MaskedSequences?[] _masks;
 
     public TrainingData(DataSection section, int ranks)
     {
@@ -21,8 +22,10 @@ internal sealed class TrainingData : IDisposable
         StretchSequences = Math.Max(1, section.ShuffleTokens / Length);
         FirstStretchSequences = Math.Clamp(FirstStretchTokens / Length, 1, StretchSequences);
         Ranks = ranks;
-        Limits = [.. section.Corpora.Select((entry, i) => entry.Epochs is { } epochs ? (long)Math.Floor((decimal)epochs * Corpora[i].Sequences) : long.MaxValue)];
-        Weights = [.. section.Corpora.Select((entry, i) => entry.Weight ?? (entry.Epochs ?? 1) * Corpora[i].Sequences)];
+        _masks = new MaskedSequences?[Corpora.Length];
+        OpenMasks();
+        Limits = [.. section.Corpora.Select((entry, i) => entry.Epochs is { } epochs ? (long)Math.Floor((decimal)epochs * Sequences(i)) : long.MaxValue)];
+        Weights = [.. section.Corpora.Select((entry, i) => entry.Weight ?? (entry.Epochs ?? 1) * Sequences(i))];
         _shards = [.. Corpora.Select(corpus => corpus.Shards.Select((_, shard) => new Lazy<TokenShard>(() => corpus.OpenShard(shard))).ToArray())];
         Fingerprint = ComputeFingerprint();
     }
@@ -56,10 +59,34 @@ internal sealed class TrainingData : IDisposable
     /// <summary>Opening a shard reads it once, to check its hash; it then stays mapped for the run.</summary>
     public TokenShard Shard(int corpus, int shard) => _shards[corpus][shard].Value;
 
+    /// <summary>The mask of a corpus; null where it has none.</summary>
+    public MaskedSequences? Mask(int corpus) => _masks[corpus];
+
     public void Dispose()
     {
+        foreach (var mask in _masks) mask?.Dispose();
         foreach (var shard in _shards.SelectMany(corpus => corpus))
             if (shard.IsValueCreated) shard.Value.Dispose();
+    }
+
+    /// <summary>Sequences of an epoch.</summary>
+    private long Sequences(int corpus) => _masks[corpus]?.Count ?? Corpora[corpus].Sequences;
+
+    private void OpenMasks()
+    {
+        try
+        {
+            for (var i = 0; i < _masks.Length; i++)
+            {
+                var (entry, corpus) = (Section.Corpora[i], Corpora[i]);
+                if (entry.Mask is { } mask) _masks[i] = FieldErrors.Named($"data.corpora[{i}].mask", () => new MaskedSequences(mask, corpus, entry.MinimumSelected));
+            }
+        }
+        catch
+        {
+            foreach (var mask in _masks) mask?.Dispose();
+            throw;
+        }
     }
 
     private void CheckAgainstFirst(int i)
@@ -80,6 +107,7 @@ internal sealed class TrainingData : IDisposable
         for (var i = 0; i < Corpora.Length; i++)
         {
             text.Append($"corpus {Weights[i]:R} {Limits[i]}\n");
+            if (_masks[i] is { } mask) text.Append($"mask {mask.Fingerprint} {Section.Corpora[i].MinimumSelected}\n");
             foreach (var shard in Corpora[i].Shards) text.Append($"{shard.Sha256} {shard.Sequences}\n");
         }
 

@@ -14,6 +14,9 @@ internal sealed record StepSums
     /// <summary>Candidates and selected tokens by corpus.</summary>
     public required (long Candidates, long Selected)[] ByCorpus { get; init; }
 
+    /// <summary>Tokens with a weight above 0: the selected, and those that the floor drew.</summary>
+    public required long Trained { get; init; }
+
     public required int BatchesWithoutReference { get; init; }
 
     /// <summary>Load-balancing losses of the micro-batches, each times its weight.</summary>
@@ -31,6 +34,7 @@ internal sealed record StepSums
         [
             WeightedLossSum, WeightSum, BatchesWithoutReference, RouterBalanceSum, BusiestExpertSum, s.Candidates, s.Selected, s.LossSum, s.SelectedLossSum, s.Compared, s.NegativeExcess, s.ReferenceLossSum,
             .. Enumerable.Range(0, 3).Select(i => s.ExcessQuantiles.Count == 0 ? 0 : (double)s.ExcessQuantiles[i] * s.Compared),
+            Trained,
             .. ByCorpus.SelectMany(count => new double[] { count.Candidates, count.Selected }),
         ];
         double[] lowest = [float.IsNaN(s.Threshold) ? double.PositiveInfinity : s.Threshold];
@@ -56,7 +60,8 @@ internal sealed record StepSums
                 Threshold = double.IsPositiveInfinity(lowest[0]) ? float.NaN : (float)lowest[0],
                 ExcessQuantiles = compared == 0 ? [] : [(float)(sums[12] / compared), (float)(sums[13] / compared), (float)(sums[14] / compared)],
             },
-            ByCorpus = [.. sums[15..].Chunk(2).Select(pair => ((long)pair[0], (long)pair[1]))],
+            Trained = (long)sums[15],
+            ByCorpus = [.. sums[16..].Chunk(2).Select(pair => ((long)pair[0], (long)pair[1]))],
         };
     }
 }

@@ -7,9 +7,9 @@ internal static class LearningRate
     /// <param name="steps">Of the whole run.</param>
     internal static double At(ScheduleSection schedule, long step, long steps)
     {
-        var warmup = Warmup(schedule, steps);
+        var warmup = WarmupSteps(schedule, steps);
         var (peak, last) = (schedule.LearningRate, schedule.LearningRate * schedule.FinalRatio);
-        if (step < warmup) return peak * (step + 1) / warmup;
+        if (step < warmup) return peak * (step + (schedule.Warmup == WarmupKind.FromZero ? 0 : 1)) / warmup;
         var progress = Math.Min(1, (double)(step - warmup) / Math.Max(1, steps - warmup));
         var decayStart = steps * (1 - schedule.DecayShare);
         return schedule.Kind switch
@@ -21,5 +21,5 @@ internal static class LearningRate
         };
     }
 
-    internal static long Warmup(ScheduleSection schedule, long steps) => schedule.WarmupSteps ?? Math.Min(2000, steps / 20);
+    internal static long WarmupSteps(ScheduleSection schedule, long steps) => schedule.WarmupSteps ?? Math.Min(2000, steps / 20);
 }

@@ -39,6 +39,7 @@ internal sealed class StepRunner : IDisposable
     private readonly long _steps;
     private readonly int _corpora;
     private readonly ITokenSelector _selector;
+    private readonly RestFloor? _floor;
     private readonly ReferenceNeeds _needs;
     private readonly AllTokens _all = new();
     private readonly WordTable? _words;
@@ -50,6 +51,7 @@ internal sealed class StepRunner : IDisposable
         (_run, Model, _steps, _words, _ranks) = (run, model, steps, words, ranks);
         _corpora = run.Data.Corpora.Count;
         _selector = SelectorFactory.Create(run.Objective.Selector, run.Objective.Scope);
+        _floor = run.Objective.Floor is { } floor ? new RestFloor(floor.Weight, floor.Share) : null;
         _needs = SelectorFactory.Needs(run.Objective);
         Ratio = SelectorFactory.CreateRatio(run.Objective, steps);
         _reduction = new GradientReduction(ranks, model.Gradients, overlapped: ranks.Size > 1 && model.Gradients.device_type == DeviceType.CPU);
@@ -81,6 +83,7 @@ internal sealed class StepRunner : IDisposable
         var statistics = new SelectionStatistics();
         var byCorpus = new (long Candidates, long Selected)[_corpora];
         double lossSum = 0, weightSum = 0, balanceSum = 0, busiestSum = 0;
+        long trained = 0;
         string? problem = null;
         GradientComparison? comparison = null;
         for (var i = 0; i < batches.Count; i++)
@@ -90,8 +93,16 @@ internal sealed class StepRunner : IDisposable
             var probe = selective && chosen is null ? Probe(reference) : null;
             var losses = new float[batch.Tokens.Tokens.Length];
             var weights = new float[losses.Length];
+            var ranked = _floor is null ? weights : new float[losses.Length];
             var index = i;
-            TokenWeighting weighting = (current, output) => Weigh(step, index, batch, reference, current, probe, selective, ratio, chosen?[index], output);
+            TokenWeighting weighting = (all, output) =>
+            {
+                var current = batch.Mask(all.ToArray());
+                Weigh(step, index, batch, reference, current, probe, selective, ratio, chosen?[index], output);
+                if (_floor is null) return;
+                output.CopyTo(ranked);
+                AddFloor(step, batch, current, output);
+            };
             if (i == 0 && selective && ComparesGradients(step)) comparison = Model.CompareGradients(batch.Tokens, weighting, probe);
             var last = i == batches.Count - 1;
             if (last) _reduction.Begin();
@@ -101,8 +112,10 @@ internal sealed class StepRunner : IDisposable
             balanceSum += result.WeightSum * result.RouterBalance ?? 0;
             busiestSum += result.WeightSum * result.BusiestExpertShare ?? 0;
             if (!double.IsFinite(result.WeightedLossSum) || HasLostTarget(batch.Tokens, losses)) problem ??= $"the loss of {Place(batch, losses)} is not a number";
-            statistics = statistics.Add(SelectionStatistics.Measure(losses, reference?.Losses, weights));
-            Count(batch, losses, weights, byCorpus);
+            batch.Mask(losses);
+            statistics = statistics.Add(SelectionStatistics.Measure(losses, reference?.Losses, ranked));
+            Count(batch, losses, ranked, byCorpus);
+            trained += weights.Count(weight => weight > 0);
             Observer?.Invoke(new SelectedBatch(step + 1, batch, losses, weights));
         }
 
@@ -113,6 +126,7 @@ internal sealed class StepRunner : IDisposable
             WeightSum = weightSum,
             Statistics = statistics,
             ByCorpus = byCorpus,
+            Trained = trained,
             BatchesWithoutReference = batches.Count(batch => batch.WithoutReference),
             RouterBalanceSum = balanceSum,
             BusiestExpertSum = busiestSum,
@@ -146,6 +160,7 @@ internal sealed class StepRunner : IDisposable
         var losses = new float[batch.Tokens.Tokens.Length];
         var weights = new float[losses.Length];
         Model.Evaluate(batch.Tokens, losses, probe);
+        batch.Mask(losses);
         Weigh(step, 0, batch, reference, losses, probe, selective: true, Ratio.At(step), null, weights);
         return weights;
     }
@@ -208,13 +223,27 @@ internal sealed class StepRunner : IDisposable
         }
 
         CheckReference(batch, reference?.Losses, current);
+        CheckHistory(batch, current);
         _selector.Select(losses, ratio, weights);
+    }
+
+    /// <summary>Draws follow from what a sequence is and from the step, not from the micro-batch or process that has it.</summary>
+    private void AddFloor(long step, PreparedBatch batch, ReadOnlySpan<float> current, Span<float> weights)
+    {
+        var length = batch.Tokens.Length;
+        for (var i = 0; i < batch.Origins.Length; i++)
+        {
+            var origin = batch.Origins[i];
+            var seed = Randomness.Derive((ulong)_run.Seed, 0xF1008, (ulong)step, (ulong)origin.Corpus, (ulong)origin.Shard, (ulong)origin.Sequence);
+            _floor!.Add(current.Slice(i * length, length), seed, weights.Slice(i * length, length));
+        }
     }
 
     private TokenLosses Losses(long step, int index, PreparedBatch batch, TokenScores? reference, ReadOnlySpan<float> current, TokenProbe? probe) => new()
     {
         Current = current,
         Reference = reference?.Losses,
+        History = batch.History,
         ReferenceEntropy = reference?.Entropies,
         Divergence = Divergences(reference, probe),
         Words = _words is null ? default : _words.Number(batch.Tokens.Tokens),
@@ -240,7 +269,7 @@ internal sealed class StepRunner : IDisposable
     /// </summary>
     private float[][] SelectGlobally(long step, IReadOnlyList<PreparedBatch> batches, TokenScores[]? references, double ratio)
     {
-        List<float> current = [], reference = [], entropy = [], divergence = [];
+        List<float> current = [], reference = [], history = [], entropy = [], divergence = [];
         List<int> words = [];
         var own = new int[batches.Count];
         for (var i = 0; i < batches.Count; i++)
@@ -253,12 +282,15 @@ internal sealed class StepRunner : IDisposable
             if (losses.Length > 0)
             {
                 Model.Evaluate(batch.Tokens, losses, probe);
+                batch.Mask(losses);
                 CheckReference(batch, compared, losses);
+                CheckHistory(batch, losses);
             }
 
             own[i] = current.Count + _ranks.Gather<int>([losses.Length]).Take(_ranks.Rank).Sum();
             current.AddRange(_ranks.Gather<float>(losses));
             reference.AddRange(_ranks.Gather<float>(compared));
+            if (_needs.History) history.AddRange(_ranks.Gather<float>(losses.Length > 0 ? batch.History! : []));
             if (_needs.Entropies) entropy.AddRange(_ranks.Gather<float>(losses.Length > 0 ? known!.Entropies : []));
             if (_needs.TopK > 0) divergence.AddRange(_ranks.Gather<float>(losses.Length > 0 ? Divergences(known, probe) : []));
             if (_words is not null) words.AddRange(_ranks.Gather<int>(losses.Length > 0 ? _words.Number(batch.Tokens.Tokens) : []));
@@ -270,6 +302,7 @@ internal sealed class StepRunner : IDisposable
             {
                 Current = current.ToArray(),
                 Reference = reference.ToArray(),
+                History = history.ToArray(),
                 ReferenceEntropy = entropy.ToArray(),
                 Divergence = divergence.ToArray(),
                 Words = words.ToArray(),
@@ -283,13 +316,22 @@ internal sealed class StepRunner : IDisposable
     private void CheckReference(PreparedBatch batch, float[]? reference, ReadOnlySpan<float> current)
     {
         if (!_needs.Reference) return;
-        if (reference is null) throw new InvalidOperationException("the step has no reference losses");
+        Check("reference", batch, reference ?? throw new InvalidOperationException("the step has no reference losses"), current);
+    }
+
+    private void CheckHistory(PreparedBatch batch, ReadOnlySpan<float> current)
+    {
+        if (_needs.History) Check("history", batch, batch.History ?? throw new InvalidOperationException("the step has no losses of the history"), current);
+    }
+
+    private void Check(string name, PreparedBatch batch, float[] known, ReadOnlySpan<float> current)
+    {
         for (var i = 0; i < current.Length; i++)
         {
-            if (float.IsNaN(current[i]) || !float.IsNaN(reference[i])) continue;
+            if (float.IsNaN(current[i]) || !float.IsNaN(known[i])) continue;
             var origin = batch.Origins[i / batch.Tokens.Length];
             throw new MismatchException(
-                $"the reference has no loss for token {i % batch.Tokens.Length} of sequence {origin.Sequence} in shard {origin.Shard} of {_run.Data.Corpora[origin.Corpus].Path}, which has a target: " +
+                $"the {name} has no loss for token {i % batch.Tokens.Length} of sequence {origin.Sequence} in shard {origin.Shard} of {_run.Data.Corpora[origin.Corpus].Path}, which has a target: " +
                 "it was scored with another document mask or from other text");
         }
     }

@@ -2,6 +2,7 @@ using System.ComponentModel;
 using System.ComponentModel.DataAnnotations;
 using System.Text.Json;
 using Rho.Model;
+using Rho.Selection;
 using Rho.Torch;
 
 namespace Rho.Training;
@@ -77,6 +78,17 @@ public sealed record RunFile
     /// <exception cref="RhoException">The text is wrong; the message names each field at fault.</exception>
     public static RunFile Parse(string json, string baseDirectory, string source = "run file") => RunFileReader.Parse(json, baseDirectory, source);
 
+    /// <summary>The run that a checkpoint or final model lies in the folder of; null where it lies elsewhere.</summary>
+    /// <param name="checkpoint">Folder of a model, such as slm/final or slm/checkpoints/step-00001000.</param>
+    /// <exception cref="RhoException">The run's file cannot be read or is wrong.</exception>
+    public static RunFile? OfCheckpoint(string checkpoint)
+    {
+        var parent = Path.GetDirectoryName(Path.TrimEndingDirectorySeparator(Path.GetFullPath(checkpoint)));
+        foreach (var folder in new[] { parent, Path.GetDirectoryName(parent) })
+            if (folder is not null && Path.Combine(folder, RunFolder.RunFileName) is var path && File.Exists(path)) return Load(path);
+        return null;
+    }
+
     /// <summary>The file's text with all defaults written out.</summary>
     public string ToJson() => JsonSerializer.Serialize(this, RunFileReader.Json) + "\n";
 }
@@ -151,6 +163,13 @@ public sealed record CorpusSection
     [Description("Folder of the corpus.")]
     public required string Path { get; init; }
 
+    [Description("Folder with a mask of the corpus, as `rho concentrate --mask` writes it: only the tokens that it keeps are candidates, beside what a loss_mask of the shards leaves out, and positions after the last one in a micro-batch are cut off. With objective.kind clm all of them are trained on, and no reference is needed.")]
+    public string? Mask { get; init; }
+
+    [Description("Sequences of which the mask keeps fewer tokens are left out.")]
+    [Range(0, 1 << 24)]
+    public int MinimumSelected { get; init; } = 1;
+
     [Description("Share of the sequences taken from this corpus, relative to the others' weights; its number of sequences where no corpus has one, so that all are read evenly.")]
     [Range(0.0, 1e18, MinimumIsExclusive = true)]
     public double? Weight { get; init; }
@@ -191,6 +210,9 @@ public sealed record ObjectiveSection
     [Description("What tokens are ranked by; excess loss, as in the paper, where absent.")]
     public SelectorSection Selector { get; init; } = new();
 
+    [Description("Some of the tokens that are not selected, so that the model does not forget them; none where absent.")]
+    public FloorSection? Floor { get; init; }
+
     [Description("Steps at the start that train on all tokens.")]
     [Range(0, long.MaxValue)]
     public long ClmSteps { get; init; }
@@ -201,6 +223,18 @@ public sealed record ObjectiveSection
     [Description("Tokens before each selected one, of its document, whose rows a filtered backward takes too: nearer to the exact gradient, and dearer.")]
     [Range(0, 1 << 20)]
     public int BackwardHalo { get; init; }
+}
+
+[Description("Each token that is not selected is kept with probability share and then counts weight / share: the expected sum of losses is that of the selection plus weight times that of the rest, over share of the rest's rows (after NAT, arXiv 2603.06619). A token of a soft weight s below 1 counts as 1 - s of the rest.")]
+public sealed record FloorSection
+{
+    [Description("What the rest counts in expectation, the selected tokens counting 1.")]
+    [Range(0.0, 1.0, MinimumIsExclusive = true)]
+    public required double Weight { get; init; }
+
+    [Description("Share of the rest that is drawn, anew in each step.")]
+    [Range(0.0, 1.0, MinimumIsExclusive = true)]
+    public required double Share { get; init; }
 }
 
 public enum RatioScheduleKind
@@ -269,6 +303,9 @@ public sealed record SelectorSection
     [Range(0.0, 1.0, MinimumIsExclusive = true)]
     public double? Ratio { get; init; }
 
+    [Description("Rank by the first's loss minus the second's, highest first, instead of `by`: two of current (the model in training), reference and history (reference.history). [\"current\", \"reference\"] is excess_loss; [\"history\", \"current\"] what was learnt since an earlier checkpoint; [\"history\", \"reference\"], with the base model as the history, needs no losses of the model in training.")]
+    public IReadOnlyList<LossSet>? ExcessOf { get; init; }
+
     [Description("Keep what all of these keep, instead of `by`.")]
     public IReadOnlyList<SelectorSection>? AllOf { get; init; }
 
@@ -287,6 +324,9 @@ public sealed record ReferenceSection
 {
     [Description("One reference, or several: their losses are combined as the loss of their mixture, -ln sum_i w_i exp(-loss_i).")]
     public IReadOnlyList<ReferenceSourceSection> Sources { get; init; } = [];
+
+    [Description("A third model whose losses excess_of looks at as history, such as a checkpoint of this run or another: score files, scorers or the checkpoint.")]
+    public ReferenceSourceSection? History { get; init; }
 
     [Description("Decay per step of a moving average of the trained weights that serves as the reference, such as 0.999; sources stay empty.")]
     [Range(0.0, 1.0, MinimumIsExclusive = true, MaximumIsExclusive = true)]
@@ -383,6 +423,12 @@ public enum ScheduleKind
     Wsd,
 }
 
+public enum WarmupKind
+{
+    FromOne,
+    FromZero,
+}
+
 public sealed record ScheduleSection
 {
     [Description("After warm-up: cosine or linear to final_ratio; constant; wsd: constant, then linear to final_ratio over the last decay_share of the run.")]
@@ -395,6 +441,9 @@ public sealed record ScheduleSection
     [Description("Steps of linear warm-up; 2000, or 5% of the run where that is less, where absent.")]
     [Range(0, long.MaxValue)]
     public long? WarmupSteps { get; init; }
+
+    [Description("from_one: step s of W, from 0 on, has (s + 1) / W of the highest learning rate, so that the first step learns. from_zero: s / W, as Hugging Face's schedulers do.")]
+    public WarmupKind Warmup { get; init; }
 
     [Description("Last learning rate as a share of the highest.")]
     [Range(0.0, 1.0)]

@@ -64,6 +64,7 @@ internal static class RunFileRules
         if (needs.Entropies || needs.TopK > 0)
             require(run.Reference.Sources.Count < 2, $"objective.selector looks at {(needs.Entropies ? "reference_entropy" : "divergence")}, which needs a single reference: reference.sources has {run.Reference.Sources.Count}, and {(needs.Entropies ? "the entropy" : "the most likely tokens")} of their mixture cannot be had from theirs");
         require(SelectorFactory.TopKs(objective.Selector).Distinct().Count() < 2, "objective.selector has parts of different top_k, to be one");
+        require(!needs.History || run.Reference.History is not null, "reference.history is missing: objective.selector.excess_of looks at it (scorers, scores or a model)");
         var adaptive = objective.RatioSchedule?.Kind == RatioScheduleKind.Adaptive;
         if (needs.Reference || adaptive)
             require(run.Reference.Sources.Count > 0 || run.Reference.MovingAverageDecay is not null,
@@ -73,6 +74,8 @@ internal static class RunFileRules
     private static void CheckSelector(SelectorSection selector, string path, bool part, Action<bool, string> require)
     {
         require(selector.AllOf is null || selector.AnyOf is null, $"{path}: all_of and any_of are both given, to be one of them");
+        require(selector.ExcessOf is null || (selector.ExcessOf.Count == 2 && selector.ExcessOf[0] != selector.ExcessOf[1]), $"{path}.excess_of is to be two different ones of \"current\", \"reference\" and \"history\"");
+        require(selector.ExcessOf is null || (selector.AllOf is null && selector.AnyOf is null), $"{path}: excess_of goes without all_of and any_of, or in their parts");
         require(part || selector.Ratio is null, $"{path}.ratio belongs to parts of all_of or any_of; the whole has objective.ratio");
         require(selector.Temperature is null || selector.Unit == SelectorUnit.Token, $"{path}.temperature goes with unit \"token\"");
         require(selector.TopK is null || (selector.By == SelectorCriterion.Divergence && selector.AllOf is null && selector.AnyOf is null), $"{path}.top_k goes with by \"divergence\"");
@@ -85,14 +88,16 @@ internal static class RunFileRules
     private static void CheckReference(ReferenceSection reference, Action<bool, string> require)
     {
         require(reference.MovingAverageDecay is null || reference.Sources.Count == 0, "reference.sources and reference.moving_average_decay are both given, to be one of them");
-        for (var i = 0; i < reference.Sources.Count; i++)
-        {
-            var source = reference.Sources[i];
-            var given = (source.Scorers is not null ? 1 : 0) + (source.Scores is not null ? 1 : 0) + (source.Model is not null ? 1 : 0);
-            require(given == 1, $"reference.sources[{i}] is to have one of scorers, scores and model");
-            require(source.Scorers is not { Count: 0 }, $"reference.sources[{i}].scorers is empty");
-            require(source.ClientCertificate is null == source.ClientKey is null, $"reference.sources[{i}]: client_certificate and client_key go together");
-        }
+        for (var i = 0; i < reference.Sources.Count; i++) CheckSource(reference.Sources[i], $"reference.sources[{i}]", require);
+        if (reference.History is { } history) CheckSource(history, "reference.history", require);
+    }
+
+    private static void CheckSource(ReferenceSourceSection source, string path, Action<bool, string> require)
+    {
+        var given = (source.Scorers is not null ? 1 : 0) + (source.Scores is not null ? 1 : 0) + (source.Model is not null ? 1 : 0);
+        require(given == 1, $"{path} is to have one of scorers, scores and model");
+        require(source.Scorers is not { Count: 0 }, $"{path}.scorers is empty");
+        require(source.ClientCertificate is null == source.ClientKey is null, $"{path}: client_certificate and client_key go together");
     }
 }
 
@@ -103,24 +108,26 @@ internal static class RunFilePaths
     {
         string Full(string path) => Path.GetFullPath(path, Path.GetFullPath(baseDirectory));
         string? Maybe(string? path) => path is null ? null : Full(path);
+        ReferenceSourceSection Source(ReferenceSourceSection source) => source with
+        {
+            Scores = Maybe(source.Scores),
+            Model = Maybe(source.Model),
+            ApiKeyFile = Maybe(source.ApiKeyFile),
+            CertificateAuthority = Maybe(source.CertificateAuthority),
+            ClientCertificate = Maybe(source.ClientCertificate),
+            ClientKey = Maybe(source.ClientKey),
+        };
         var output = Full(run.Output);
         return run with
         {
             Output = output,
             Name = run.Name ?? Path.GetFileName(Path.TrimEndingDirectorySeparator(output)),
             Model = run.Model with { From = Maybe(run.Model.From), Tokenizer = Maybe(run.Model.Tokenizer) },
-            Data = run.Data with { Corpora = [.. run.Data.Corpora.Select(corpus => corpus with { Path = Full(corpus.Path) })] },
+            Data = run.Data with { Corpora = [.. run.Data.Corpora.Select(corpus => corpus with { Path = Full(corpus.Path), Mask = Maybe(corpus.Mask) })] },
             Reference = run.Reference with
             {
-                Sources = [.. run.Reference.Sources.Select(source => source with
-                {
-                    Scores = Maybe(source.Scores),
-                    Model = Maybe(source.Model),
-                    ApiKeyFile = Maybe(source.ApiKeyFile),
-                    CertificateAuthority = Maybe(source.CertificateAuthority),
-                    ClientCertificate = Maybe(source.ClientCertificate),
-                    ClientKey = Maybe(source.ClientKey),
-                })],
+                Sources = [.. run.Reference.Sources.Select(Source)],
+                History = run.Reference.History is { } history ? Source(history) : null,
             },
             Evaluation = run.Evaluation with { Sets = [.. run.Evaluation.Sets.Select(set => set with { Corpus = Full(set.Corpus) })] },
         };

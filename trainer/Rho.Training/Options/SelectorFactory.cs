@@ -11,6 +11,9 @@ internal readonly record struct ReferenceNeeds(LossKinds Kinds, int TopK)
     /// <summary>Whether anything but the current losses is needed.</summary>
     public bool Reference => (Kinds & (LossKinds.Reference | LossKinds.ReferenceEntropy | LossKinds.Divergence)) != LossKinds.None;
 
+    /// <summary>Whether the losses of reference.history are needed.</summary>
+    public bool History => Kinds.HasFlag(LossKinds.History);
+
     public bool Words => Kinds.HasFlag(LossKinds.Words);
 }
 
@@ -27,7 +30,7 @@ internal static class SelectorFactory
     {
         if (section.AllOf is { } all) return new IntersectionOf(Parts(all, scope));
         if (section.AnyOf is { } any) return new UnionOf(Parts(any, scope));
-        ITokenScore score = section.By switch
+        ITokenScore score = section.ExcessOf is [var first, var second] ? new LossDifference(first, second) : section.By switch
         {
             SelectorCriterion.ReferenceLoss => new ReferenceLoss(),
             SelectorCriterion.ReferenceEntropy => new ReferenceEntropy(),

@@ -46,9 +46,10 @@ internal sealed class CombinedReference : IAsyncDisposable
     public bool IsWaiting => Interlocked.Read(ref _waiting) > 0;
 
     /// <summary>Connects to all sources and compares them with the data. Nothing is scored yet.</summary>
+    /// <param name="name">What a single source is called in errors; its place in reference.sources where absent.</param>
     /// <exception cref="RhoException">A source is away or does not fit the data.</exception>
     public static async Task<CombinedReference> ConnectAsync(
-        ReferenceSection section, Func<ReferenceSourceSection, IReferenceSource> open, TrainingData data, Action<string> warn, CancellationToken cancellation)
+        ReferenceSection section, Func<ReferenceSourceSection, IReferenceSource> open, TrainingData data, Action<string> warn, CancellationToken cancellation, string? name = null)
     {
         var sources = new List<IReferenceSource>();
         try
@@ -56,7 +57,7 @@ internal sealed class CombinedReference : IAsyncDisposable
             var identities = new List<ReferenceIdentity>();
             for (var i = 0; i < section.Sources.Count; i++)
             {
-                var (field, source) = ($"reference.sources[{i}]", section.Sources[i]);
+                var (field, source) = (name ?? $"reference.sources[{i}]", section.Sources[i]);
                 sources.Add(FieldErrors.Named(field, () => open(source)));
                 var identity = await FieldErrors.NamedAsync(field, () => sources[^1].IdentifyAsync(cancellation));
                 Check($"{field} ({identity.Description})", identity, sources[i], data);

@@ -34,6 +34,7 @@ internal sealed class StepReport(RunPlan plan, TrainingModel model)
             ReferenceLoss = Number(statistics.ReferenceLossSum / statistics.Compared),
             Ratio = outcome.Ratio,
             SelectedShare = Number((double)statistics.Selected / statistics.Candidates),
+            TrainedShare = plan.Run is { Objective: { Kind: ObjectiveKind.Slm, Floor: not null } } ? Number((double)outcome.Sums.Trained / statistics.Candidates) : null,
             Threshold = Number(statistics.Threshold),
             NegativeExcessShare = Number(statistics.NegativeExcessShare),
             ExcessQuantiles = statistics.ExcessQuantiles.Count > 0 ? statistics.ExcessQuantiles : null,

@@ -60,7 +60,7 @@ internal sealed class TensorBoardWriter : IDisposable
         StepFinished s =>
         [
             ("loss/trained", s.Loss), ("loss/all", s.AllLoss), ("loss/selected", s.SelectedLoss), ("loss/unselected", s.UnselectedLoss), ("loss/reference", s.ReferenceLoss),
-            ("selection/ratio", s.Ratio), ("selection/share", s.SelectedShare), ("selection/threshold", s.Threshold), ("selection/negative_excess", s.NegativeExcessShare),
+            ("selection/ratio", s.Ratio), ("selection/share", s.SelectedShare), ("selection/trained_share", s.TrainedShare), ("selection/threshold", s.Threshold), ("selection/negative_excess", s.NegativeExcessShare),
             .. Indexed("selection/excess_", ["p10", "p50", "p90"], s.ExcessQuantiles?.Select(value => (double)value)),
             .. Indexed("selection/share_", _corpora, s.SelectedShareByCorpus),
             ("selection/batches_without_reference", s.BatchesWithoutReference), ("selection/tokens", s.SelectedTokens),

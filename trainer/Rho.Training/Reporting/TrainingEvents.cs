@@ -38,7 +38,7 @@ public sealed record StepFinished : TrainingEvent
     /// <summary>Tokens read so far in the run, over all ranks.</summary>
     public required long Tokens { get; init; }
 
-    /// <summary>Tokens so far that counted in the loss.</summary>
+    /// <summary>Tokens so far that were selected.</summary>
     public required long SelectedTokens { get; init; }
 
     /// <summary>What was minimised: the weighted mean over the step's tokens.</summary>
@@ -59,6 +59,9 @@ public sealed record StepFinished : TrainingEvent
 
     /// <summary>Share of the candidates that were kept.</summary>
     public double? SelectedShare { get; init; }
+
+    /// <summary>Share of the candidates that counted in the loss: the selected, and those that objective.floor drew. Null without a floor, where it is <see cref="SelectedShare"/>.</summary>
+    public double? TrainedShare { get; init; }
 
     /// <summary>The lowest excess loss that was kept.</summary>
     public double? Threshold { get; init; }

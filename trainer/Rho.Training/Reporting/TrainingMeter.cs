@@ -26,6 +26,7 @@ internal sealed class TrainingMeter : IDisposable
     private readonly Gauge<double> _loss;
     private readonly Gauge<double> _ratio;
     private readonly Gauge<double> _share;
+    private readonly Gauge<double> _trainedShare;
     private readonly Gauge<double> _corpusShare;
     private readonly Gauge<double> _threshold;
     private readonly Gauge<double> _negativeExcess;
@@ -48,7 +49,7 @@ internal sealed class TrainingMeter : IDisposable
     {
         (_run, _corpora) = (new("run", run), corpora);
         _tokens = _meter.CreateCounter<long>("rho.training.tokens", "{token}", "Tokens read");
-        _selected = _meter.CreateCounter<long>("rho.training.selected_tokens", "{token}", "Tokens that counted in the loss");
+        _selected = _meter.CreateCounter<long>("rho.training.selected_tokens", "{token}", "Tokens that were selected");
         _skipped = _meter.CreateCounter<long>("rho.training.skipped_steps", "{step}", "Steps that left the weights as they were");
         _withoutReference = _meter.CreateCounter<long>("rho.training.batches_without_reference", "{batch}", "Micro-batches that trained on all tokens because their reference was away");
         _scoreWait = _meter.CreateCounter<double>("rho.training.score_wait", "s", "Time that training stood still for reference losses");
@@ -61,6 +62,7 @@ internal sealed class TrainingMeter : IDisposable
         _loss = _meter.CreateGauge<double>("rho.training.loss", "nat", "Mean loss of a step, by tokens: trained (weighted), all, selected, unselected, and the reference's");
         _ratio = _meter.CreateGauge<double>("rho.training.ratio", null, "Share of the candidates that was to be kept");
         _share = _meter.CreateGauge<double>("rho.training.selected_share", null, "Share of the candidates that was kept");
+        _trainedShare = _meter.CreateGauge<double>("rho.training.trained_share", null, "Share of the candidates that counted in the loss: the selected, and those that objective.floor drew");
         _corpusShare = _meter.CreateGauge<double>("rho.training.corpus_selected_share", null, "Share of a corpus's candidates that was kept");
         _threshold = _meter.CreateGauge<double>("rho.training.threshold", "nat", "Lowest excess loss kept");
         _negativeExcess = _meter.CreateGauge<double>("rho.training.negative_excess_share", null, "Share of candidates that the model predicts better than the reference does");
@@ -118,6 +120,7 @@ internal sealed class TrainingMeter : IDisposable
             Set(_loss, loss, "tokens", tokens);
         _ratio.Record(step.Ratio, _run);
         Set(_share, step.SelectedShare);
+        Set(_trainedShare, step.TrainedShare);
         for (var i = 0; i < step.SelectedShareByCorpus?.Count; i++) Set(_corpusShare, step.SelectedShareByCorpus[i], "corpus", _corpora[i]);
         Set(_threshold, step.Threshold);
         Set(_negativeExcess, step.NegativeExcessShare);
