@@ -36,7 +36,7 @@ public sealed class ChatTemplate
     public string Source { get; }
 
     /// <summary>The template that shows tools to the model; null where none does.</summary>
-    public string? SourceForTools => _forTools?.Source ?? (Regex.IsMatch(Source, @"\btools\b", RegexOptions.CultureInvariant) ? Source : null);
+    public string? SourceForTools => _forTools?.Source ?? (Regex.IsMatch(Source, @"\btools\b", RegexOptions.CultureInvariant | RegexOptions.NonBacktracking) ? Source : null);
 
     /// <summary>The prompt for a conversation.</summary>
     /// <param name="addGenerationPrompt">Ends with what begins the model's answer.</param>

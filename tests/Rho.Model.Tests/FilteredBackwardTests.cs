@@ -17,8 +17,16 @@ public sealed class FilteredBackwardTests
     {
         var config = new ModelConfig
         {
-            VocabularySize = Vocabulary, HiddenSize = Hidden, IntermediateSize = Inner, Layers = layers, Heads = Heads, KeyValueHeads = Heads, HeadSize = HeadSize,
-            ContextLength = Length, NormEpsilon = Epsilon, RopeTheta = Theta,
+            VocabularySize = Vocabulary,
+            HiddenSize = Hidden,
+            IntermediateSize = Inner,
+            Layers = layers,
+            Heads = Heads,
+            KeyValueHeads = Heads,
+            HeadSize = HeadSize,
+            ContextLength = Length,
+            NormEpsilon = Epsilon,
+            RopeTheta = Theta,
         };
         var model = LanguageModel.Create(config, 3, CPU, ComputeType.Float32);
         using (no_grad()) model.Flat.mul_(5);

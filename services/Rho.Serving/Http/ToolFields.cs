@@ -6,8 +6,10 @@ using Rho.Serving.Tools;
 namespace Rho.Serving.Http;
 
 /// <summary>tools, tool_choice and parallel_tool_calls of a request.</summary>
-internal static partial class ToolFields
+internal static class ToolFields
 {
+    private static readonly Regex s_name = new(@"\A[A-Za-z0-9_.:/-]{1,128}\z", RegexOptions.CultureInvariant | RegexOptions.NonBacktracking);
+
     /// <param name="nested">Whether a function stands in a member "function", as in chat completions; else beside "type", as in responses.</param>
     /// <returns>null where no function may be called.</returns>
     public static ToolSet? Read(JsonFields fields, ServedModel model, bool nested)
@@ -30,7 +32,7 @@ internal static partial class ToolFields
         RequireFunction(fields, path);
         var function = nested ? fields.Object("function") ?? throw new InvalidFieldException(path + ".function", "it is missing") : fields;
         var name = function.Text("name") ?? throw new InvalidFieldException(path + (nested ? ".function.name" : ".name"), "it is missing");
-        if (!Name().IsMatch(name)) throw new InvalidFieldException(path + (nested ? ".function.name" : ".name"), "it is not of 1 to 128 letters, digits and _ - . : /");
+        if (!s_name.IsMatch(name)) throw new InvalidFieldException(path + (nested ? ".function.name" : ".name"), "it is not of 1 to 128 letters, digits and _ - . : /");
         var result = new ToolFunction(name, function.Text("description"), function.Take("parameters")?.Clone());
         // Where a call is required its arguments are always of the schema.
         function.Flag("strict");
@@ -67,7 +69,4 @@ internal static partial class ToolFields
     {
         if (fields.Text("type") is var type && type != "function") throw new InvalidFieldException(path + ".type", $"'{type}' is not supported; only function is");
     }
-
-    [GeneratedRegex(@"\A[A-Za-z0-9_.:/-]{1,128}\z", RegexOptions.CultureInvariant)]
-    private static partial Regex Name();
 }

@@ -14,8 +14,12 @@ internal readonly record struct AnswerPiece(int Call, string? Name, string Text)
 /// Finds calls of functions in an answer as it comes. What may still become a call is held back; arguments are passed on as they come.
 /// What looks like a call and is none, because its JSON is broken or no such function was offered, is text. Not thread-safe.
 /// </summary>
-internal sealed partial class ToolCallParser(ToolSet tools)
+internal sealed class ToolCallParser(ToolSet tools)
 {
+    private static readonly Regex s_callHead = new(
+        """\A\s*\{\s*("type"\s*:\s*"function"\s*,\s*)?"name"\s*:\s*"(?<name>[^"\\]*)"\s*,\s*"(?<member>arguments|parameters)"\s*:\s*(?<members>\{)""",
+        RegexOptions.CultureInvariant | RegexOptions.ExplicitCapture | RegexOptions.NonBacktracking);
+
     private readonly StringBuilder _held = new();
     private State _state = tools.Form == ToolCallForm.Bare ? State.Between : State.Text;
     private int _calls;
@@ -119,14 +123,14 @@ internal sealed partial class ToolCallParser(ToolSet tools)
 
     private bool StepHead(string held, List<AnswerPiece> pieces, bool ended)
     {
-        if (CallHead().Match(held) is { Success: true } head && (tools.Form == ToolCallForm.Tagged || head.Groups["member"].ValueSpan.SequenceEqual("parameters")))
+        if (s_callHead.Match(held) is { Success: true } head && (tools.Form == ToolCallForm.Tagged || head.Groups["member"].ValueSpan.SequenceEqual("parameters")))
         {
             var name = JsonSerializer.Deserialize<string>($"\"{head.Groups["name"].Value}\"")!;
             if (tools.Has(name))
             {
                 if (!Ignored) pieces.Add(new AnswerPiece(_calls, name, ""));
                 (_depth, _inString, _escaped) = (0, false, false);
-                Keep(held[head.Length..], State.Arguments);
+                Keep(held[head.Groups["members"].Index..], State.Arguments);
                 return true;
             }
         }
@@ -237,7 +241,4 @@ internal sealed partial class ToolCallParser(ToolSet tools)
         _held.Clear().Append(rest);
         _state = state;
     }
-
-    [GeneratedRegex("""\A\s*\{\s*("type"\s*:\s*"function"\s*,\s*)?"name"\s*:\s*"(?<name>[^"\\]*)"\s*,\s*"(?<member>arguments|parameters)"\s*:\s*(?=\{)""", RegexOptions.CultureInvariant | RegexOptions.ExplicitCapture)]
-    private static partial Regex CallHead();
 }
