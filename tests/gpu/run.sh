@@ -8,7 +8,7 @@
 #   tests/gpu/run.sh [--device cuda:0]      needs the NVIDIA driver, python3 with torch 2.10 (PYTHON names another one), and that file or the SDK
 #   tests/gpu/run.sh --device cpu --sizes default --steps 3     tries the script itself, with the programs' own libtorch
 #
-# Writes .build/gpu.md, or what --out names. It has not been run yet, not on a GPU either: none could be had.
+# Writes .build/gpu.md, or what --out names. It has been tried on the CPU only: no GPU could be had yet.
 set -euo pipefail
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
 packed=$root/.build/gpu
